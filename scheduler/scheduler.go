@@ -1,0 +1,286 @@
+// Package scheduler decides what to do next: events in, actions out.
+//
+// Policies are pure. They have no clock, no goroutine and no I/O: the caller
+// says what happened and what time it is, and carries out what they decide.
+// So the same code runs in the product, in the simulator and in tests.
+package scheduler
+
+import "time"
+
+// Instant is a point in time: nanoseconds since an epoch that the caller
+// chose and keeps. 0 means "none" where an instant is optional.
+type Instant int64
+
+// Add returns t + d.
+func (t Instant) Add(d time.Duration) Instant { return t + Instant(d) }
+
+// Sub returns t − u.
+func (t Instant) Sub(u Instant) time.Duration { return time.Duration(t - u) }
+
+// ModelID is the replicated, never reused id of a model.
+type ModelID uint64
+
+// RequestID is the caller's handle of a request, unique within its lifetime.
+type RequestID uint64
+
+// ActionID numbers the actions of one policy, from 1.
+type ActionID uint64
+
+// Model is what a policy has to know of a model.
+type Model struct {
+	ID ModelID
+	// MaxRows is the most rows in a batch, at least 1.
+	MaxRows int
+	// Batched says that requests of one shape class may run together.
+	Batched      bool
+	WeightsBytes int64
+}
+
+// Resident is a model whose weights are on a device.
+type Resident struct {
+	Model ModelID
+	Pages int
+}
+
+// Device is a GPU, or the CPU.
+type Device struct {
+	// Kind: devices of one kind share profiles.
+	Kind      string
+	Pages     int
+	PageBytes int64
+	// Resident is what the worker says is on the device right now.
+	Resident []Resident
+}
+
+// Worker is a worker that can be given work.
+type Worker struct {
+	Name    string
+	Devices []Device
+	// Holds are the models in its host memory.
+	Holds []ModelID
+	Speed float64
+}
+
+// RowsTime is the expected execution time of a batch of so many rows.
+type RowsTime struct {
+	Rows int
+	Time time.Duration
+}
+
+// Profile is the expected timing of a model on a kind of device.
+type Profile struct {
+	Model       ModelID
+	DeviceKind  string
+	WeightsLoad time.Duration
+	// Execution is ascending by rows. Between two entries a batch takes as
+	// long as the larger.
+	Execution []RowsTime
+}
+
+// Request is one inference request.
+type Request struct {
+	ID    RequestID
+	Model ModelID
+	Rows  int
+	// Class: only requests of equal shape classes merge into a batch.
+	Class   string
+	Arrived Instant
+	// Deadline is when the answer must have left the controller. 0: best effort.
+	Deadline Instant
+	// Priority: 1 is the highest, larger is lower, 0 is the default level.
+	Priority uint64
+	Tenant   string
+}
+
+// State is what a policy starts from.
+type State struct {
+	Workers  []Worker
+	Models   []Model
+	Profiles []Profile
+}
+
+// Event is something that happened.
+type Event interface{ event() }
+
+type (
+	// Start is the first event of every policy.
+	Start struct{ State *State }
+	// Submit hands over a request. From now on the policy answers for it: it
+	// will be the subject of exactly one Completion.
+	Submit struct{ Request *Request }
+	// Cancel says that nobody waits for the request any more.
+	Cancel struct{ Request RequestID }
+	// Finished brings the result of an action.
+	Finished struct{ Result *Result }
+	// WorkerUp adds a worker, with what it really holds; a worker of that
+	// name that was up before is replaced, its actions are lost.
+	WorkerUp struct{ Worker *Worker }
+	// WorkerDown takes a worker out: its actions are lost.
+	WorkerDown struct{ Name string }
+	// Held says that a worker's host memory now holds just these models.
+	Held struct {
+		Worker string
+		Models []ModelID
+	}
+	// ModelAdded makes a model known; Held and ProfileChanged make it usable.
+	ModelAdded struct{ Model *Model }
+	// ModelRemoved ends a model; its waiting requests are completed.
+	ModelRemoved struct{ Model ModelID }
+	// ModelReplaced moves the waiting requests of one model to another.
+	ModelReplaced struct{ Old, New ModelID }
+	// ProfileChanged brings new timings.
+	ProfileChanged struct{ Profile *Profile }
+)
+
+func (Start) event()          {}
+func (Submit) event()         {}
+func (Cancel) event()         {}
+func (Finished) event()       {}
+func (WorkerUp) event()       {}
+func (WorkerDown) event()     {}
+func (Held) event()           {}
+func (ModelAdded) event()     {}
+func (ModelRemoved) event()   {}
+func (ModelReplaced) event()  {}
+func (ProfileChanged) event() {}
+
+// Outcome is how an action ended.
+type Outcome int
+
+const (
+	// OK: it was done.
+	OK Outcome = iota
+	// Refused: the worker did not start it (too late, weights not there, …).
+	// Nothing was executed.
+	Refused
+	// Failed: it was started and went wrong.
+	Failed
+)
+
+// Result is the end of an action.
+type Result struct {
+	Action  ActionID
+	Outcome Outcome
+	// Engine is the measured time: execution, or the transfer of weights.
+	Engine time.Duration
+	// Rejected are the requests of the batch that failed alone; the others
+	// share Outcome.
+	Rejected []RequestID
+}
+
+// Kind is what an action does.
+type Kind int
+
+// The kinds of actions.
+const (
+	LoadWeights Kind = iota + 1
+	EvictWeights
+	Infer
+)
+
+// String is the action's name.
+func (k Kind) String() string {
+	switch k {
+	case LoadWeights:
+		return "LoadWeights"
+	case EvictWeights:
+		return "EvictWeights"
+	case Infer:
+		return "Infer"
+	default:
+		return "unknown"
+	}
+}
+
+// Action is something that a worker is to do. Actions on one device reach the
+// worker in the order in which they were decided.
+type Action struct {
+	ID     ActionID
+	Kind   Kind
+	Worker string
+	Device int
+	Model  ModelID
+	// Earliest and Latest bound the start. Latest 0: no bound.
+	Earliest, Latest Instant
+	// Expected is how long it should take.
+	Expected time.Duration
+	// Requests and Rows are the batch of an Infer.
+	Requests []RequestID
+	Rows     int
+}
+
+// Reason is why a request is complete.
+type Reason int
+
+const (
+	// Done: it was executed; the answer is on its way.
+	Done Reason = iota
+	// Rejected: the worker found fault with this request.
+	Rejected
+	// ExecutionFailed: the engine failed, or workers were lost with it more
+	// than once.
+	ExecutionFailed
+	// TooLate: it can't be answered in time any more and was never started.
+	TooLate
+	// DeadlinePassed: its deadline passed while it was at a worker.
+	DeadlinePassed
+	// Infeasible: at its arrival it could not be answered in time.
+	Infeasible
+	// NoWorker: no worker that is up holds the model.
+	NoWorker
+	// NoRoom: the weights fit on no device of the workers that hold the model.
+	NoRoom
+	// UnknownModel: the model does not exist, or was removed.
+	UnknownModel
+	// Cancelled: the client gave up.
+	Cancelled
+)
+
+// String is the reason's name.
+func (r Reason) String() string {
+	names := [...]string{"Done", "Rejected", "ExecutionFailed", "TooLate", "DeadlinePassed",
+		"Infeasible", "NoWorker", "NoRoom", "UnknownModel", "Cancelled"}
+	if r < 0 || int(r) >= len(names) {
+		return "unknown"
+	}
+	return names[r]
+}
+
+// Completion ends a request.
+type Completion struct {
+	Request RequestID
+	Reason  Reason
+	// Action is the one that executed it, when Reason is Done, Rejected or
+	// ExecutionFailed by the engine.
+	Action ActionID
+	// Possible is, for Infeasible and TooLate, the earliest instant at which
+	// it could have been answered.
+	Possible Instant
+	// RetryAfter is when a retry makes sense. 0: unknown.
+	RetryAfter time.Duration
+}
+
+// Decisions is the output of a step. The caller may reuse it after Reset.
+type Decisions struct {
+	Actions     []Action
+	Completions []Completion
+	// Wake is when the policy wants to be stepped at the latest, also without
+	// an event. 0: not needed.
+	Wake Instant
+}
+
+// Reset empties d and keeps its memory.
+func (d *Decisions) Reset() {
+	d.Actions, d.Completions, d.Wake = d.Actions[:0], d.Completions[:0], 0
+}
+
+// Policy is a way of scheduling. It is used by one goroutine.
+type Policy interface {
+	// Step takes in what happened, in order, at instant now (which never goes
+	// back), and appends what to do to out. A step without events says that
+	// time has passed.
+	Step(now Instant, events []Event, out *Decisions)
+	// Handover returns the requests that wait, in order of arrival, and
+	// forgets them: another policy will answer for them. What runs stays.
+	Handover() []*Request
+}

@@ -450,7 +450,9 @@ func (x *Answer) GetCurrentModelId() uint64 {
 type DataFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whatever had gathered when the writer was free.
-	Envelopes     []*Envelope `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
+	Envelopes []*Envelope `protobuf:"bytes,1,rep,name=envelopes,proto3" json:"envelopes,omitempty"`
+	// Only in the first frame of a link.
+	Hello         *Hello `protobuf:"bytes,2,opt,name=hello,proto3" json:"hello,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +490,13 @@ func (*DataFrame) Descriptor() ([]byte, []int) {
 func (x *DataFrame) GetEnvelopes() []*Envelope {
 	if x != nil {
 		return x.Envelopes
+	}
+	return nil
+}
+
+func (x *DataFrame) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
 	}
 	return nil
 }
@@ -769,9 +778,10 @@ const file_exchange_proto_rawDesc = "" +
 	"\x06stages\x18\x06 \x03(\v2\x19.orrery.exchange.v1.StageR\x06stages\x12\x16\n" +
 	"\x06worker\x18\a \x01(\tR\x06worker\x12\x1a\n" +
 	"\bemulated\x18\b \x01(\bR\bemulated\x12(\n" +
-	"\x10current_model_id\x18\t \x01(\x04R\x0ecurrentModelId\"G\n" +
+	"\x10current_model_id\x18\t \x01(\x04R\x0ecurrentModelId\"x\n" +
 	"\tDataFrame\x12:\n" +
-	"\tenvelopes\x18\x01 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\"4\n" +
+	"\tenvelopes\x18\x01 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\x12/\n" +
+	"\x05hello\x18\x02 \x01(\v2\x19.orrery.exchange.v1.HelloR\x05hello\"4\n" +
 	"\x05Hello\x12\x17\n" +
 	"\alink_id\x18\x01 \x01(\tR\x06linkId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\":\n" +
@@ -828,18 +838,19 @@ var file_exchange_proto_depIdxs = []int32{
 	0,  // 2: orrery.exchange.v1.Answer.execution:type_name -> orrery.exchange.v1.Execution
 	3,  // 3: orrery.exchange.v1.Answer.stages:type_name -> orrery.exchange.v1.Stage
 	1,  // 4: orrery.exchange.v1.DataFrame.envelopes:type_name -> orrery.exchange.v1.Envelope
-	6,  // 5: orrery.exchange.v1.ControlFrame.hello:type_name -> orrery.exchange.v1.Hello
-	7,  // 6: orrery.exchange.v1.ControlFrame.credit:type_name -> orrery.exchange.v1.Credit
-	8,  // 7: orrery.exchange.v1.ControlFrame.cancels:type_name -> orrery.exchange.v1.Cancel
-	9,  // 8: orrery.exchange.v1.Exchange.Control:input_type -> orrery.exchange.v1.ControlFrame
-	5,  // 9: orrery.exchange.v1.Exchange.Data:input_type -> orrery.exchange.v1.DataFrame
-	9,  // 10: orrery.exchange.v1.Exchange.Control:output_type -> orrery.exchange.v1.ControlFrame
-	5,  // 11: orrery.exchange.v1.Exchange.Data:output_type -> orrery.exchange.v1.DataFrame
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	6,  // 5: orrery.exchange.v1.DataFrame.hello:type_name -> orrery.exchange.v1.Hello
+	6,  // 6: orrery.exchange.v1.ControlFrame.hello:type_name -> orrery.exchange.v1.Hello
+	7,  // 7: orrery.exchange.v1.ControlFrame.credit:type_name -> orrery.exchange.v1.Credit
+	8,  // 8: orrery.exchange.v1.ControlFrame.cancels:type_name -> orrery.exchange.v1.Cancel
+	9,  // 9: orrery.exchange.v1.Exchange.Control:input_type -> orrery.exchange.v1.ControlFrame
+	5,  // 10: orrery.exchange.v1.Exchange.Data:input_type -> orrery.exchange.v1.DataFrame
+	9,  // 11: orrery.exchange.v1.Exchange.Control:output_type -> orrery.exchange.v1.ControlFrame
+	5,  // 12: orrery.exchange.v1.Exchange.Data:output_type -> orrery.exchange.v1.DataFrame
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_exchange_proto_init() }

@@ -1,0 +1,71 @@
+// Package rpc is the one place where gRPC servers and connections get their
+// limits (and, later, their TLS).
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/encoding/gzip" // clients of the inference protocol may compress
+	"google.golang.org/grpc/keepalive"
+)
+
+// Windows as measured: large tensors want more than the defaults of 64 KiB.
+const (
+	streamWindow = 4 << 20
+	connWindow   = 16 << 20
+
+	// DefaultMaxMessage bounds one message when nothing else is said.
+	DefaultMaxMessage = 64 << 20
+)
+
+// quick is the back-off of connections inside a cluster: a restarted process
+// is found at once, and there are few who dial.
+var quick = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
+// DialFunc connects to an address.
+type DialFunc func(ctx context.Context, address string) (net.Conn, error)
+
+// DialTCP is the DialFunc of production.
+func DialTCP(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// NewServer makes a server whose limits hold against strangers: few streams a
+// connection, a short handshake, a bound on messages, dead peers are noticed.
+func NewServer(maxMessage int, options ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.MaxConcurrentStreams(4096),
+		grpc.ConnectionTimeout(5 * time.Second),
+		grpc.MaxHeaderListSize(64 << 10),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}, options...)...)
+}
+
+// Connect makes a connection that is dialled when it is first used. The caller
+// closes it.
+func Connect(address string, dial DialFunc, maxMessage int) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: 2 * time.Second}),
+		grpc.WithNoProxy(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,124 @@
+package membership
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// lookupTimeout bounds one resolution of a name.
+const lookupTimeout = 5 * time.Second
+
+// seed is a configured member. Only the goroutine that keeps joining it touches its fields.
+type seed struct {
+	text     string // as configured
+	host     string
+	port     uint16
+	resolver Resolver
+
+	tried   bool
+	reached bool // the last outcome, if tried
+}
+
+func parseSeeds(texts []string, resolver Resolver) ([]*seed, error) {
+	var seeds []*seed
+	for _, text := range texts {
+		host, port, err := splitHostPort(text)
+		if err != nil || host == "" || port == 0 {
+			return nil, fmt.Errorf("seed %q: write it as host:port", text)
+		}
+		seeds = append(seeds, &seed{text: text, host: host, port: port, resolver: resolver})
+	}
+	return seeds, nil
+}
+
+func splitHostPort(address string) (host string, port uint16, err error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(service, 10, 16)
+	return host, uint16(n), err
+}
+
+// keepJoining contacts a seed whenever it isn't seen, until ctx ends. This is also what joins the halves of a partition
+// again: memberlist doesn't.
+func (c *Cluster) keepJoining(ctx context.Context, s *seed) {
+	for ctx.Err() == nil {
+		err := c.join(ctx, s)
+		switch reached := err == nil; {
+		case ctx.Err() != nil, s.tried && s.reached == reached:
+		case reached:
+			c.log.Info("seed reached", "seed", s.text)
+			s.tried, s.reached = true, true
+		default:
+			c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "interval", c.rejoinInterval, "error", err)
+			s.tried, s.reached = true, false
+		}
+		// Some jitter, so that a controller that comes back isn't joined by all workers in the same moment.
+		pause(ctx, c.rejoinInterval*3/4+rand.N(c.rejoinInterval/2+1))
+	}
+}
+
+// join contacts those addresses of a seed that no living member has. It fails if the seed has no address, or none that
+// is a member or answers.
+func (c *Cluster) join(ctx context.Context, s *seed) error {
+	ips, err := resolve(ctx, s.resolver, s.host)
+	if err != nil {
+		return err
+	}
+	reached := false
+	var failures []error
+	for _, ip := range ips {
+		address := netip.AddrPortFrom(ip, s.port).String()
+		if address == c.local || c.table.hasAddress(address) {
+			reached = true
+			continue
+		}
+		if _, err := c.list.Join([]string{address}); err != nil {
+			failures = append(failures, cmp.Or(errors.Unwrap(err), err)) // the one inside a list of one
+			continue
+		}
+		reached = true
+	}
+	if reached {
+		return nil
+	}
+	return errors.Join(failures...)
+}
+
+// resolve returns the IP addresses of a host, at least one if there is no error. memberlist could do it, but neither
+// quietly nor so that it can be interrupted.
+func resolve(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip.Unmap()}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	ips, err := r.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", host, err)
+	}
+	if len(ips) == 0 {
+		return nil, fmt.Errorf("resolve %s: no IP address", host)
+	}
+	for i := range ips {
+		ips[i] = ips[i].Unmap()
+	}
+	return ips, nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

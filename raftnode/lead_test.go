@@ -1,0 +1,276 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// reign is what the calls of Lead on one cluster did.
+type reign struct {
+	mu     sync.Mutex
+	active map[string]bool   // by replica
+	terms  map[uint64]string // who was called for a term
+	errs   []error
+}
+
+func (g *reign) begin(replica string, term uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.active[replica] {
+		g.errs = append(g.errs, errors.New(replica+" was called before its former call had returned"))
+	}
+	g.active[replica] = true
+	if former, taken := g.terms[term]; taken {
+		g.errs = append(g.errs, errors.New("a term of "+former+" was also "+replica+"'s"))
+	}
+	g.terms[term] = replica
+}
+
+func (g *reign) end(replica string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active[replica] = false
+}
+
+// lead runs Lead on all replicas, with calls that take a while to wind up. The
+// function that it returns ends that and checks that all has returned.
+func (c *cluster) lead(windUp time.Duration) (*reign, func()) {
+	g := &reign{active: map[string]bool{}, terms: map[uint64]string{}}
+	ctx, cancel := context.WithCancel(c.t.Context())
+	var running sync.WaitGroup
+	for _, r := range c.replicas {
+		running.Go(func() {
+			err := r.Lead(ctx, func(ctx context.Context, term uint64) {
+				g.begin(r.name, term)
+				<-ctx.Done()
+				time.Sleep(windUp)
+				g.end(r.name)
+			})
+			if err != nil {
+				c.t.Errorf("lead on %s: %v", r.name, err)
+			}
+		})
+	}
+	return g, func() {
+		cancel()
+		running.Wait()
+		for name, active := range g.active {
+			if active {
+				c.t.Errorf("a call on %s outlived Lead", name)
+			}
+		}
+		for _, err := range g.errs {
+			c.t.Error(err)
+		}
+	}
+}
+
+func TestLeadThroughPartitions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		reign, stop := c.lead(400 * time.Millisecond)
+		const cuts = 10
+		for range cuts {
+			leader := c.leader()
+			c.part(leader)
+			eventually(t, "end of the call", func() bool {
+				reign.mu.Lock()
+				defer reign.mu.Unlock()
+				return !reign.active[leader.name]
+			})
+			c.net.heal()
+			c.leader()
+		}
+		stop()
+		if len(reign.terms) <= cuts {
+			t.Errorf("%d terms were led in spite of %d cuts", len(reign.terms), cuts)
+		}
+	})
+}
+
+func TestLeadEndsWithTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		leader := c.leader()
+		var lost time.Time
+		var cause error
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			err := leader.Lead(ctx, func(ctx context.Context, term uint64) {
+				if term != leader.Term() {
+					t.Errorf("called for term %d in term %d", term, leader.Term())
+				}
+				<-ctx.Done()
+				lost, cause = time.Now(), context.Cause(ctx)
+				cancel()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(5 * time.Second)
+		if !lost.IsZero() {
+			t.Fatal("the context ended in a quiet cluster")
+		}
+		cut := time.Now()
+		c.part(leader)
+		running.Wait()
+		if took := lost.Sub(cut); took > 350*time.Millisecond {
+			t.Errorf("a leader with a lease of 250 ms acted on for %v", took)
+		}
+		if !errors.Is(cause, ErrNotLeader) {
+			t.Errorf("the cause is %v", cause)
+		}
+	})
+}
+
+// Two voters hand the leadership back and forth, faster than the calls wind up:
+// a replica's next term must wait for its former call.
+func TestLeadIsJoinedBeforeTheNextTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2")
+		reign, stop := c.lead(3 * time.Second)
+		begin := time.Now()
+		for range 4 {
+			if err := c.leader().Transfer(within(t, 5*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Fatalf("the transfers took %v, so no call was still winding up", took)
+		}
+		leader := c.leader()
+		eventually(t, "call for the last term", func() bool {
+			reign.mu.Lock()
+			defer reign.mu.Unlock()
+			return reign.terms[leader.Term()] == leader.name
+		})
+		stop()
+	})
+}
+
+func TestLeadIsCalledOnceATerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1")
+		calls := 0
+		ctx := within(t, time.Minute)
+		if err := c.leader().Lead(ctx, func(context.Context, uint64) { calls++ }); err != nil {
+			t.Error(err)
+		}
+		if ctx.Err() == nil || calls != 1 {
+			t.Errorf("%d calls", calls)
+		}
+	})
+}
+
+func TestLeadEndsWithClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1")
+		leader := c.leader()
+		time.AfterFunc(time.Second, func() { _ = leader.Close() })
+		err := leader.Lead(t.Context(), func(ctx context.Context, _ uint64) { <-ctx.Done() })
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		old := c.leader()
+		begin := time.Now()
+		if err := old.Transfer(within(t, time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		next := c.leader()
+		if next == old {
+			t.Error("nobody took over")
+		}
+		if took := time.Since(begin); took > 300*time.Millisecond {
+			t.Errorf("taking over took %v", took)
+		}
+	})
+}
+
+// With nothing written meanwhile, raft may take a voter that has just died for up
+// to date and choose it.
+func TestTransferPastADeadVoter(t *testing.T) {
+	for _, dead := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := formed(t, "c1", "c2", "c3")
+			old := c.leader()
+			time.Sleep(time.Second)
+			gone := c.others(old)[dead]
+			if err := gone.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := old.Transfer(within(t, 5*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if next := c.leader(); next == old {
+				t.Error("nobody took over")
+			}
+		})
+	}
+}
+
+// The library refuses another transfer for as long as it waits for the first.
+func TestTransferPastASilentVoter(t *testing.T) {
+	for _, silent := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := formed(t, "c1", "c2", "c3")
+			old := c.leader()
+			time.Sleep(time.Second)
+			c.net.silence(c.others(old)[silent].Address())
+			if err := old.Transfer(within(t, 10*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if next := c.leader(); next == old {
+				t.Error("nobody took over")
+			}
+		})
+	}
+}
+
+func TestTransferToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1")
+		if err := c.leader().Transfer(within(t, 5*time.Second)); err == nil {
+			t.Error("a single voter transferred its leadership")
+		}
+		c.apply("a") // and still leads
+	})
+}
+
+func TestLeaderChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		old := c.leader()
+		watcher := c.others(old)[0]
+		eventually(t, "known leader", func() bool {
+			id, address := watcher.Leader()
+			return id == old.ID() && address == old.Address()
+		})
+		if err := old.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// It hears first that nobody leads, then of the next leader.
+		for known := ""; known == "" || known == old.ID(); known, _ = watcher.Leader() {
+			changed := watcher.LeaderChanged()
+			if id, _ := watcher.Leader(); id != old.ID() && id != "" {
+				break
+			}
+			select {
+			case <-changed:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("no change after %s", known)
+			}
+		}
+	})
+}

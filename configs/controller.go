@@ -100,6 +100,8 @@ type Workers struct {
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	HeartbeatMisses   int           `yaml:"heartbeat_misses"`
 	ConnectTimeout    time.Duration `yaml:"connect_timeout"`
+	// LostAfter is the absence after which a worker is no longer waited for.
+	LostAfter time.Duration `yaml:"lost_after"`
 	// ForgetAfter is the absence after which a worker is taken out of the registry.
 	ForgetAfter time.Duration `yaml:"forget_after"`
 }
@@ -160,6 +162,7 @@ func DefaultController() Controller {
 			HeartbeatInterval: 100 * time.Millisecond,
 			HeartbeatMisses:   5,
 			ConnectTimeout:    2 * time.Second,
+			LostAfter:         10 * time.Second,
 			ForgetAfter:       24 * time.Hour,
 		},
 		Scheduler:       Scheduler{Policy: "edf", ScheduleAhead: 10 * time.Millisecond},

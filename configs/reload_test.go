@@ -120,7 +120,7 @@ func TestLiveKeys(t *testing.T) {
 	want := []string{
 		"startup.load_idle", "startup.infer_buffer", "startup.loads_per_worker",
 		"inference.default_timeout", "inference.held_requests", "inference.held_bytes",
-		"workers.heartbeat_interval", "workers.heartbeat_misses", "workers.connect_timeout", "workers.forget_after",
+		"workers.heartbeat_interval", "workers.heartbeat_misses", "workers.connect_timeout", "workers.lost_after", "workers.forget_after",
 		"scheduler.schedule_ahead", "control.no_leader_timeout", "log.level",
 	}
 	if diff := cmp.Diff(want, live(new(Controller))); diff != "" {

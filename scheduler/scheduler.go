@@ -166,6 +166,9 @@ type Result struct {
 	// Rejected are the requests of the batch that failed alone; the others
 	// share Outcome.
 	Rejected []RequestID
+	// Absent says, with Refused or Failed, that the model's weights are not
+	// on the device.
+	Absent bool
 }
 
 // Kind is what an action does.
@@ -215,14 +218,16 @@ type Reason int
 const (
 	// Done: it was executed; the answer is on its way.
 	Done Reason = iota
-	// Rejected: the worker found fault with this request.
+	// Rejected: the worker found fault with this request, or it has more rows
+	// than the model's batches.
 	Rejected
 	// ExecutionFailed: the engine failed, or workers were lost with it more
 	// than once.
 	ExecutionFailed
 	// TooLate: it can't be answered in time any more and was never started.
 	TooLate
-	// DeadlinePassed: its deadline passed while it was at a worker.
+	// DeadlinePassed: its deadline passed while it was at a worker, or it was
+	// lost with a worker too late to be run again.
 	DeadlinePassed
 	// Infeasible: at its arrival it could not be answered in time.
 	Infeasible
@@ -253,6 +258,9 @@ type Completion struct {
 	// Action is the one that executed it, when Reason is Done, Rejected or
 	// ExecutionFailed by the engine.
 	Action ActionID
+	// Started says that it may have been executed, wholly or in part: a
+	// worker had it and did not refuse it.
+	Started bool
 	// Possible is, for Infeasible and TooLate, the earliest instant at which
 	// it could have been answered.
 	Possible Instant

@@ -20,8 +20,9 @@ const (
 	streamWindow = 4 << 20
 	connWindow   = 16 << 20
 
-	// DefaultMaxMessage bounds one message when nothing else is said.
-	DefaultMaxMessage = 64 << 20
+	// MaxMessageLimit is the largest that any configuration may allow. Workers
+	// take it: what reaches them has passed the controllers' own bound.
+	MaxMessageLimit = 1 << 30
 )
 
 // quick is the back-off of connections inside a cluster: a restarted process

@@ -1,0 +1,130 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/internal/grpcerr"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/peerpb"
+)
+
+// schema is the version of the commands that this build proposes.
+const schema = 1
+
+// command gives a command what Apply needs. A retry keeps all of it but the
+// proposer's time.
+func command(requestID string, c *logpb.Command) *logpb.Command {
+	if requestID == "" {
+		requestID = newRequestID()
+	}
+	c.RequestId, c.Version = requestID, schema
+	c.RequestedUnixNs = time.Now().UnixNano()
+	return c
+}
+
+// propose commits a command on this replica, which must lead. The result may
+// be a refusal. Errors are errs.NotLeader (not applied) and errs.UnknownOutcome.
+func (c *Controller) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, error) {
+	cmd.ProposedUnixNs = time.Now().UnixNano()
+	entry, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "a command can't be serialised: %v", err)
+	}
+	result, _, err := c.options.Consensus.Apply(ctx, entry)
+	if err != nil {
+		return nil, err
+	}
+	return result.(*logpb.Result), nil
+}
+
+// commit commits a command wherever the leader is. It waits through an
+// election, and tries again with the same request id when the outcome of an
+// attempt is unknown; it gives up when ctx ends or there has been no leader for
+// Tunables.NoLeaderTimeout. A refusal comes as an error.
+func (c *Controller) commit(ctx context.Context, cmd *logpb.Command) (*logpb.Result, error) {
+	unknown := false
+	for {
+		w, err := c.waitForLeader(ctx)
+		if err == nil {
+			var result *logpb.Result
+			if result, err = w.propose(ctx, cmd); err == nil {
+				return result, refused(result)
+			}
+		} else if unknown {
+			e := *errs.From(err)
+			e.Execution = errs.MaybeExecuted
+			return nil, &e
+		} else {
+			return nil, err
+		}
+		if !passing(err) && !errors.Is(err, errs.UnknownOutcome) {
+			return nil, err
+		}
+		unknown = unknown || !errors.Is(err, errs.NotLeader)
+		if err := pause(ctx, retryPause); err != nil {
+			return nil, errs.Maybe(errs.UnknownOutcome, "the time ran out before the leader answered; ask again with the same request id")
+		}
+	}
+}
+
+// waitForLeader returns a way to the leader, or errs.NoLeader once there has
+// been none for Tunables.NoLeaderTimeout.
+func (c *Controller) waitForLeader(ctx context.Context) (way, error) {
+	patience := c.tunables.Load().NoLeaderTimeout - c.route.leaderless()
+	waiting, cancel := context.WithTimeout(ctx, max(patience, 0))
+	defer cancel()
+	w, err := c.route.wait(waiting)
+	if err == nil {
+		return w, nil
+	}
+	if ctx.Err() != nil {
+		return way{}, errs.New(errs.DeadlinePassed, "the call's time ran out while there was no leader")
+	}
+	return way{}, errs.New(errs.NoLeader,
+		"there has been no leader for %v, so nothing can be changed; bring a majority of the controllers back (`orrery cluster status` shows which are there)",
+		c.route.leaderless().Round(time.Millisecond)).After(time.Second)
+}
+
+// propose commits a command at the leader.
+func (w way) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, error) {
+	if w.term != nil {
+		return w.term.c.propose(ctx, cmd)
+	}
+	entry, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "a command can't be serialised: %v", err)
+	}
+	answer, err := w.peer.Propose(ctx, &peerpb.ProposeRequest{Command: entry})
+	if err != nil {
+		return nil, grpcerr.FromStatus(err)
+	}
+	return answer.Result, nil
+}
+
+// refused turns a refusal of the state machine into an error.
+func refused(r *logpb.Result) error {
+	reasons := map[logpb.Reason]errs.Reason{
+		logpb.Reason_REASON_TOO_OLD:             errs.TooOld,
+		logpb.Reason_REASON_UNKNOWN_MODEL:       errs.UnknownModel,
+		logpb.Reason_REASON_UNKNOWN_WORKER:      errs.UnknownWorker,
+		logpb.Reason_REASON_CONFLICT:            errs.Conflict,
+		logpb.Reason_REASON_LATE_LOAD:           errs.LateLoad,
+		logpb.Reason_REASON_INVALID:             errs.Invalid,
+		logpb.Reason_REASON_WRONG_PHASE:         errs.Precondition,
+		logpb.Reason_REASON_ALREADY_INITIALISED: errs.Precondition,
+		logpb.Reason_REASON_VERSION:             errs.Precondition,
+	}
+	if r.Reason == logpb.Reason_REASON_NONE {
+		return nil
+	}
+	reason, ok := reasons[r.Reason]
+	if !ok {
+		reason = errs.Internal
+	}
+	return errs.New(reason, "%s", r.Message)
+}

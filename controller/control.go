@@ -1,0 +1,259 @@
+package controller
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/internal/grpcerr"
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/peerpb"
+)
+
+const (
+	// liveTimeout bounds the question for live figures: a list without them is
+	// better than no list.
+	liveTimeout = 500 * time.Millisecond
+	// watchInterval is how often a watched status is looked at.
+	watchInterval = 100 * time.Millisecond
+)
+
+// controlService is what operators call. It works on every replica: changes
+// are committed wherever the leader is, and answered by watching this
+// replica's own state, so that a change of leader in between does not matter.
+type controlService struct {
+	controlpb.UnimplementedControlServer
+	c *Controller
+}
+
+// LoadModel wants a model, and answers when every worker that shall hold it
+// has loaded it or failed to.
+func (s *controlService) LoadModel(ctx context.Context, r *controlpb.LoadModelRequest) (*controlpb.LoadModelResponse, error) {
+	if r.Model == nil {
+		return nil, grpcerr.Status(errs.New(errs.Invalid, "the request names no model"))
+	}
+	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_LoadModel{LoadModel: r.Model}}))
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	if err := s.c.options.Replica.WaitIndex(ctx, result.Index); err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	for {
+		changed := s.c.options.Replica.Changed()
+		var answer *controlpb.LoadModelResponse
+		var err error
+		s.c.options.Replica.Read(func(state *fsm.State) { answer, err = loaded(state, result.ModelIds) })
+		if answer != nil || err != nil {
+			return answer, grpcerr.Status(err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, grpcerr.Status(errs.Maybe(errs.DeadlinePassed,
+				"the model is wanted, but not all workers had answered when the call's time ran out; `orrery model status %s` tells how it goes on", r.Model.Name))
+		}
+	}
+}
+
+// loaded is the answer to a load once all its models are settled, else nil.
+func loaded(s *fsm.State, ids []uint64) (*controlpb.LoadModelResponse, error) {
+	answer := &controlpb.LoadModelResponse{}
+	for _, id := range ids {
+		m := s.Model(id)
+		if m == nil {
+			return nil, errs.New(errs.UnknownModel, "the model was unloaded while it was being loaded")
+		}
+		if !settled(s, m) {
+			return nil, nil
+		}
+		answer.Models = append(answer.Models, modelStatus(s, m))
+	}
+	return answer, nil
+}
+
+// UnloadModel ends a model, or all versions of it.
+func (s *controlService) UnloadModel(ctx context.Context, r *controlpb.UnloadModelRequest) (*controlpb.UnloadModelResponse, error) {
+	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_UnloadModel{
+		UnloadModel: &logpb.UnloadModel{Name: r.Name, Version: r.Version},
+	}}))
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	_ = s.c.options.Replica.WaitIndex(ctx, result.Index)
+	return &controlpb.UnloadModelResponse{ModelIds: result.ModelIds}, nil
+}
+
+// ListModels shows models as this replica's state has them.
+func (s *controlService) ListModels(_ context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
+	answer := &controlpb.ListModelsResponse{}
+	s.c.options.Replica.Read(func(state *fsm.State) {
+		for _, m := range state.Models() {
+			if (r.Name == "" || r.Name == m.Name) && (r.Version == "" || r.Version == m.Version) {
+				answer.Models = append(answer.Models, modelStatus(state, m))
+			}
+		}
+	})
+	if r.Name != "" && len(answer.Models) == 0 {
+		return nil, grpcerr.Status(unknownModel(r.Name, r.Version))
+	}
+	return answer, nil
+}
+
+// leaderLive asks the leader for live figures; nil when it can't be asked.
+func (s *controlService) leaderLive(ctx context.Context) *peerpb.LiveResponse {
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	w, err := s.c.route.wait(ctx)
+	if err != nil {
+		return nil
+	}
+	live, err := w.live(ctx)
+	if err != nil {
+		return nil
+	}
+	return live
+}
+
+// ListWorkers shows the registry, with live figures from the leader.
+func (s *controlService) ListWorkers(ctx context.Context, _ *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	live := map[string]*controlpb.WorkerLive{}
+	for _, l := range s.leaderLive(ctx).GetWorkers() {
+		live[l.Name] = l
+	}
+	answer := &controlpb.ListWorkersResponse{}
+	s.c.options.Replica.Read(func(state *fsm.State) {
+		for _, w := range state.Workers() {
+			info := &controlpb.WorkerInfo{Worker: w, Live: live[w.Name]}
+			if info.Live == nil {
+				info.Live = &controlpb.WorkerLive{Name: w.Name, Error: "the leader can't be asked"}
+			}
+			for _, h := range state.HoldingsOf(w.Name) {
+				if h.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED {
+					info.Models = append(info.Models, state.Model(h.ModelId).GetName())
+				}
+			}
+			slices.Sort(info.Models)
+			answer.Workers = append(answer.Workers, info)
+		}
+	})
+	return answer, nil
+}
+
+// ClusterStatus shows the replicas, and whether their states are equal: it has
+// all of them compute a digest at one index of the log.
+func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.ClusterStatusRequest) (*controlpb.ClusterStatusResponse, error) {
+	answer := &controlpb.ClusterStatusResponse{Name: s.c.options.Name}
+	own := s.c.options.Consensus
+	taking, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if w, _ := s.c.route.current(); w.known() {
+		if result, err := w.propose(taking, command("", &logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}})); err == nil {
+			answer.DigestIndex = result.Index
+		}
+	}
+	leaderID, _ := own.Leader()
+	answer.Term, answer.CommitIndex, answer.AppliedIndex = own.Progress()
+	s.c.options.Replica.Read(func(state *fsm.State) { answer.Cluster = state.Cluster() })
+	servers := own.Servers()
+	answer.Replicas = make([]*controlpb.Replica, len(servers))
+	var wait sync.WaitGroup
+	for i, server := range servers {
+		answer.Replicas[i] = &controlpb.Replica{
+			Id: server.ID, RaftAddress: server.Address, Voter: server.Voter, Leader: server.ID == leaderID,
+		}
+		wait.Go(func() { s.ask(ctx, answer.Replicas[i], answer.DigestIndex) })
+	}
+	wait.Wait()
+	for _, r := range answer.Replicas {
+		if r.Leader {
+			answer.Leader = r.Name
+		}
+	}
+	for _, m := range s.c.options.Gossip.Members() {
+		answer.Members = append(answer.Members, &controlpb.Member{Name: m.Name, Role: m.Role, Incarnation: m.Incarnation, Address: m.Gossip})
+	}
+	return answer, nil
+}
+
+// ask fills in what a replica says of itself.
+func (s *controlService) ask(ctx context.Context, r *controlpb.Replica, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, digestWait+identifyTimeout)
+	defer cancel()
+	if r.Id == s.c.options.Consensus.ID() {
+		r.Name, r.Reachable = s.c.options.Name, true
+		if index > 0 {
+			r.Digest, _ = s.c.digestAt(ctx, index)
+		}
+		return
+	}
+	address, ok := s.c.peers.addressOf(ctx, r.RaftAddress)
+	if !ok {
+		r.Error = "it did not answer on any configured peer address"
+		return
+	}
+	client, err := s.c.peers.client(address)
+	if err == nil {
+		var who *peerpb.IdentifyResponse
+		if who, err = client.Identify(ctx, &peerpb.IdentifyRequest{}); err == nil {
+			r.Name, r.Reachable = who.Name, who.ReplicaId == r.Id
+		}
+	}
+	if err == nil && index > 0 {
+		var digest *peerpb.DigestResponse
+		if digest, err = client.Digest(ctx, &peerpb.DigestRequest{Index: index}); err == nil {
+			r.Digest = digest.Digest
+		}
+	}
+	if err != nil {
+		r.Error = grpcerr.FromStatus(err).Error()
+	}
+}
+
+// Startup shows how far the startup has come.
+func (s *controlService) Startup(ctx context.Context, _ *controlpb.StartupRequest) (*controlpb.StartupStatus, error) {
+	return s.startup(ctx), nil
+}
+
+// startup is the leader's view, or this replica's own without the countdown.
+func (s *controlService) startup(ctx context.Context) *controlpb.StartupStatus {
+	if live := s.leaderLive(ctx); live.GetStartup() != nil {
+		return live.Startup
+	}
+	status := &controlpb.StartupStatus{CountdownNs: -1, WaitingFor: "a leader"}
+	s.c.options.Replica.Read(func(state *fsm.State) {
+		status.Phase = state.Phase()
+		status.Models = progress(state)
+		status.Workers = uint32(readyWorkers(state))
+	})
+	return status
+}
+
+// WatchStartup sends the status now and at each change.
+func (s *controlService) WatchStartup(_ *controlpb.StartupRequest, stream grpc.ServerStreamingServer[controlpb.StartupStatus]) error {
+	var last *controlpb.StartupStatus
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		if status := s.startup(stream.Context()); !proto.Equal(status, last) {
+			if err := stream.Send(status); err != nil {
+				return err
+			}
+			last = status
+		}
+		select {
+		case <-ticker.C:
+		case <-stream.Context().Done():
+			return nil
+		case <-s.c.stopping:
+			return grpcerr.Status(errs.New(errs.ShuttingDown, "this controller is shutting down; watch another one"))
+		}
+	}
+}

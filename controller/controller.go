@@ -1,0 +1,253 @@
+// Package controller is one replica of the controller: it answers clients and
+// operators, passes what only the leader can do on to the leader, and does it
+// when it leads.
+//
+// The pieces, and what each owns:
+//
+//	entry        a request from its arrival until its answer has left
+//	route        where the leader is, and the link to it
+//	peers        connections to the other replicas, and who they are
+//	formation    how an empty replica finds or founds its cluster
+//	term         all that only a leader does, from its barrier to its end
+//	dispatcher   the scheduler and the requests and actions in its hands
+//	coordinator  wanted against actual: registry, loads, profiles, startup
+//	session      a leader's connection to one worker
+package controller
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/link"
+	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/inferencepb"
+	"github.com/orrery-project/orrery/proto/peerpb"
+)
+
+// Log is the replicated log. raftnode.Node is one.
+type Log interface {
+	// Apply commits a command and returns what the state machine made of it.
+	// errors.Is(err, NotApplied) tells whether it surely was not applied.
+	Apply(ctx context.Context, command []byte) (result any, index uint64, err error)
+	// Barrier returns when all that was committed before has been applied.
+	Barrier(ctx context.Context) error
+	// VerifyLeader returns nil when this replica still leads.
+	VerifyLeader(ctx context.Context) error
+}
+
+// Leadership says who leads.
+type Leadership interface {
+	// Leader is the leader's replica id and raft address; empty when unknown.
+	Leader() (id, address string)
+	// LeaderChanged is closed when Leader may return something else.
+	LeaderChanged() <-chan struct{}
+	// Lead calls lead for each term that this replica wins, and joins it.
+	Lead(ctx context.Context, lead func(ctx context.Context, term uint64)) error
+	// Transfer hands leadership to another replica.
+	Transfer(ctx context.Context) error
+}
+
+// Server is one member of the raft configuration.
+type Server struct {
+	ID, Address string
+	Voter       bool
+}
+
+// Membership changes and shows the raft configuration.
+type Membership interface {
+	Servers() []Server
+	// Bootstrap founds a cluster of these servers.
+	Bootstrap(servers []Server) error
+	AddNonvoter(ctx context.Context, id, address string) error
+	Promote(ctx context.Context, id, address string) error
+	Remove(ctx context.Context, id string) error
+}
+
+// Consensus is this replica's part in the cluster's log.
+type Consensus interface {
+	Log
+	Leadership
+	Membership
+	// ID is this replica's raft id, Address its raft address.
+	ID() string
+	Address() string
+	// Progress is how far the log has come here.
+	Progress() (term, commit, applied uint64)
+}
+
+// Member is somebody whom the gossip believes to be there.
+type Member struct {
+	Name, Incarnation, Role string
+	// Session is the address of a worker's session listener.
+	Session string
+	Gossip  string
+}
+
+// Gossip is a hint at who may be there.
+type Gossip interface {
+	Members() []Member
+	// Changed is closed at the next change.
+	Changed() <-chan struct{}
+}
+
+// Options describe a controller. All fields but the tunables are needed.
+type Options struct {
+	Name        string
+	Version     string
+	PeerAddress string
+	// Peers are the peer addresses of all configured replicas, this one
+	// included.
+	Peers     []string
+	Consensus Consensus
+	Replica   *fsm.Replica
+	Gossip    Gossip
+	Dial      rpc.DialFunc
+	Logger    hclog.Logger
+
+	MaxMessage   int
+	LinkRequests int
+	LinkBytes    int64
+	Tunables     Tunables
+}
+
+// Tunables may be changed while the controller runs.
+type Tunables struct {
+	// LoadIdle is the quiet time after which profiling starts.
+	LoadIdle time.Duration
+	// InferBuffer is how long a request waits for the startup to end.
+	InferBuffer time.Duration
+	// LoadsPerWorker are in flight at once.
+	LoadsPerWorker int
+	// DefaultTimeout is for requests without deadline, timeout or SLO.
+	DefaultTimeout time.Duration
+	// HeldRequests and HeldBytes bound what this entry holds unanswered.
+	HeldRequests int
+	HeldBytes    int64
+	// Heartbeat is the interval on sessions; HeartbeatMisses of them in a row
+	// take a worker out of the schedule.
+	Heartbeat       time.Duration
+	HeartbeatMisses int
+	// ConnectTimeout bounds the opening of a session.
+	ConnectTimeout time.Duration
+	// LostAfter is the absence after which a worker is no longer waited for.
+	LostAfter time.Duration
+	// ForgetAfter is the absence after which the registry forgets a worker.
+	ForgetAfter time.Duration
+	// NoLeaderTimeout is how long control calls wait for a leader.
+	NoLeaderTimeout time.Duration
+	// ScheduleAhead is how much work a device is given in advance.
+	ScheduleAhead time.Duration
+}
+
+// Controller is one replica.
+type Controller struct {
+	options  Options
+	log      hclog.Logger
+	tunables atomic.Pointer[Tunables]
+	// epoch is the origin of this process's scheduler.Instant.
+	epoch time.Time
+
+	peers     *peers
+	route     *route
+	entry     *entry
+	formation *formation
+	// clients and followers are the accepting ends of links.
+	clients, followers *link.Server
+	// term is what this replica does while it leads; nil when it does not.
+	term atomic.Pointer[term]
+	// stopping is closed when no new request may come in.
+	stopping chan struct{}
+}
+
+// New makes a controller. It does nothing until Run.
+func New(options Options) *Controller {
+	c := &Controller{
+		options:  options,
+		log:      options.Logger,
+		epoch:    time.Now(),
+		stopping: make(chan struct{}),
+	}
+	c.tunables.Store(&options.Tunables)
+	c.peers = newPeers(options.PeerAddress, options.Peers, options.Dial, options.MaxMessage)
+	c.route = newRoute(c)
+	c.entry = newEntry(c)
+	c.formation = newFormation(c)
+	linkOptions := link.Options{Name: options.Name}
+	c.clients = link.NewServer(c.entry, linkOptions, options.LinkRequests, options.LinkBytes)
+	c.followers = link.NewServer(forwarded{c}, linkOptions, options.LinkRequests, options.LinkBytes)
+	return c
+}
+
+// Tune replaces the tunables.
+func (c *Controller) Tune(t Tunables) { c.tunables.Store(&t) }
+
+// RegisterInference puts what clients call on a listener's server.
+func (c *Controller) RegisterInference(s grpc.ServiceRegistrar) {
+	inferencepb.RegisterGRPCInferenceServiceServer(s, &inferenceService{c: c})
+	exchangepb.RegisterExchangeServer(s, c.clients)
+}
+
+// RegisterControl puts what operators call on a listener's server.
+func (c *Controller) RegisterControl(s grpc.ServiceRegistrar) {
+	controlpb.RegisterControlServer(s, &controlService{c: c})
+}
+
+// RegisterPeer puts what other replicas call on a listener's server.
+func (c *Controller) RegisterPeer(s grpc.ServiceRegistrar) {
+	peerpb.RegisterPeerServer(s, &peerService{c: c})
+	exchangepb.RegisterExchangeServer(s, c.followers)
+}
+
+// Run does this replica's part until ctx ends. Listeners must be up before and
+// stay up until it returns; raft is closed after it.
+//
+// The end is graceful: leadership is handed over first, then requests that are
+// in hand here are answered, for as long as Drain allows.
+func (c *Controller) Run(ctx context.Context) error {
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = c.options.Consensus.Lead(running, c.lead) })
+	wait.Go(func() { c.route.run(running) })
+	wait.Go(func() { c.formation.run(running) })
+
+	<-ctx.Done()
+	c.drain()
+	cancel()
+	c.clients.Close()
+	c.followers.Close()
+	wait.Wait()
+	c.entry.wait.Wait()
+	c.peers.close()
+	return nil
+}
+
+// drainTime bounds the wait for requests in hand at the end.
+const drainTime = 1200 * time.Millisecond
+
+// drain hands leadership over and answers what is in hand.
+func (c *Controller) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if c.term.Load() != nil {
+		if err := c.options.Consensus.Transfer(ctx); err != nil {
+			c.log.Warn("leadership was not handed over", "error", err)
+		} else {
+			c.log.Info("leadership handed over")
+		}
+	}
+	c.clients.Refuse()
+	c.entry.drain(ctx)
+}
+
+// newRequestID makes an id that no other request has.
+func newRequestID() string { return rand.Text() }

@@ -1,0 +1,309 @@
+package controller
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/scheduler"
+)
+
+// wireKey names one attempt of one request between entry, leader and worker.
+type wireKey struct {
+	request string
+	attempt uint32
+}
+
+// ticket is a request in the dispatcher's hands.
+type ticket struct {
+	id       scheduler.RequestID
+	envelope *exchangepb.Envelope
+	reply    func(*exchangepb.Envelope)
+	stop     func() bool // ends the watch on the caller's context
+	arrived  scheduler.Instant
+	deadline scheduler.Instant
+	model    scheduler.ModelID
+
+	// at is the session that has it, when it is at a worker.
+	at *session
+	// output is the worker's answer; it may come before or after the result.
+	output []byte
+	// done says that the scheduler has completed it and only output is missing.
+	done bool
+	// fault is what the worker said was wrong with it.
+	fault string
+	// sent and the engine's time, for the stages.
+	sent   scheduler.Instant
+	result scheduler.Instant
+	engine time.Duration
+}
+
+// running is an action in a worker's hands.
+type running struct {
+	action  scheduler.Action
+	tickets []*ticket
+	failure string
+}
+
+// dispatcher owns the scheduler and all that it has been given. One goroutine
+// runs it; everybody else posts to it. It never blocks.
+type dispatcher struct {
+	replica *fsm.Replica
+	now     func() scheduler.Instant
+	log     hclog.Logger
+
+	mailbox *mailbox
+
+	// The rest belongs to the loop.
+	policy    scheduler.Policy
+	started   bool
+	early     []*ticket // came before the policy was started
+	events    []scheduler.Event
+	decisions scheduler.Decisions
+	lastID    scheduler.RequestID
+	tickets   map[scheduler.RequestID]*ticket
+	byWire    map[wireKey]*ticket
+	actions   map[scheduler.ActionID]*running
+	sessions  map[string]*session
+}
+
+func newDispatcher(replica *fsm.Replica, policy scheduler.Policy, now func() scheduler.Instant, log hclog.Logger) *dispatcher {
+	return &dispatcher{
+		replica: replica, policy: policy, now: now, log: log,
+		mailbox:  newMailbox(),
+		tickets:  map[scheduler.RequestID]*ticket{},
+		byWire:   map[wireKey]*ticket{},
+		actions:  map[scheduler.ActionID]*running{},
+		sessions: map[string]*session{},
+	}
+}
+
+// run is the loop. When ctx ends, all requests in hand are answered with
+// "not the leader": their entries send them to the next one.
+func (d *dispatcher) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.end()
+			return
+		case <-d.mailbox.ready:
+		case <-timer.C:
+		}
+		d.step()
+		if wake := d.decisions.Wake; wake > 0 {
+			timer.Reset(max(0, wake.Sub(d.now())))
+		} else {
+			timer.Reset(time.Hour)
+		}
+	}
+}
+
+// step takes in what has been posted, lets the policy decide, and carries out.
+func (d *dispatcher) step() {
+	d.mailbox.run()
+	d.decisions.Reset()
+	if !d.started {
+		return
+	}
+	d.policy.Step(d.now(), d.events, &d.decisions)
+	clear(d.events)
+	d.events = d.events[:0]
+	for i := range d.decisions.Actions {
+		d.carryOut(d.decisions.Actions[i])
+	}
+	for i := range d.decisions.Completions {
+		d.complete(&d.decisions.Completions[i])
+	}
+}
+
+// event adds an event to the next step. Only the loop calls it.
+func (d *dispatcher) event(e scheduler.Event) { d.events = append(d.events, e) }
+
+// start lets the policy begin. What came early is handed to it.
+func (d *dispatcher) start() {
+	if d.started {
+		return
+	}
+	d.started = true
+	d.events = append([]scheduler.Event{scheduler.Start{State: &scheduler.State{}}}, d.events...)
+	for _, t := range d.early {
+		d.submit(t)
+	}
+	d.early = nil
+}
+
+// end answers everything that is in hand.
+func (d *dispatcher) end() {
+	d.mailbox.close()
+	for _, t := range d.byWire {
+		d.answer(t, notLeader())
+	}
+}
+
+// notLeader is the answer of one who does not lead (any more).
+func notLeader() *exchangepb.Envelope {
+	return failed(errs.Maybe(errs.NotLeader, "this controller does not lead any more; send the request to the next leader"))
+}
+
+// Handle takes a request from an entry. It implements link.Handler.
+func (d *dispatcher) Handle(ctx context.Context, e *exchangepb.Envelope, reply func(*exchangepb.Envelope)) {
+	model, err := d.lookup(e.Header)
+	if err != nil {
+		reply(failed(err))
+		return
+	}
+	t := &ticket{envelope: e, reply: reply, model: scheduler.ModelID(model.Id), arrived: d.now()}
+	if e.TimeLeftNs > 0 {
+		t.deadline = t.arrived.Add(time.Duration(e.TimeLeftNs))
+	}
+	t.stop = context.AfterFunc(ctx, func() { d.mailbox.post(func() { d.cancel(t) }) })
+	if !d.mailbox.post(func() { d.admit(t) }) {
+		t.stop()
+		reply(notLeader())
+	}
+}
+
+// lookup finds the model that the entry has checked the request against. Its
+// state may be older or newer than the leader's.
+func (d *dispatcher) lookup(h *exchangepb.Header) (*logpb.Model, error) {
+	var model *logpb.Model
+	phase := logpb.Phase_PHASE_QUERYING
+	d.replica.Read(func(s *fsm.State) {
+		phase = s.Phase()
+		model = s.Resolve(h.GetModelName(), h.GetModelVersion())
+	})
+	switch {
+	case phase != logpb.Phase_PHASE_SERVING:
+		return nil, errs.New(errs.Starting, "the cluster is in phase %s", PhaseName(phase))
+	case model == nil:
+		return nil, unknownModel(h.GetModelName(), h.GetModelVersion())
+	case model.Info.GetDigest() != h.GetDigest():
+		return nil, errs.New(errs.StaleModel, "model %s has changed since the request was checked", model.Name)
+	}
+	return model, nil
+}
+
+// admit takes a request in, on the loop.
+func (d *dispatcher) admit(t *ticket) {
+	k := wireKey{t.envelope.RequestId, t.envelope.Attempt}
+	if d.byWire[k] != nil {
+		t.stop()
+		t.reply(failed(errs.New(errs.Invalid, "request %s, attempt %d, is already here", k.request, k.attempt)))
+		return
+	}
+	d.byWire[k] = t
+	if !d.started {
+		d.early = append(d.early, t)
+		return
+	}
+	d.submit(t)
+}
+
+// submit gives a request to the policy, under a new id.
+func (d *dispatcher) submit(t *ticket) {
+	if d.byWire[wireKey{t.envelope.RequestId, t.envelope.Attempt}] != t {
+		return // cancelled meanwhile
+	}
+	d.lastID++
+	t.id, t.at, t.done = d.lastID, nil, false
+	d.tickets[t.id] = t
+	h := t.envelope.Header
+	d.event(scheduler.Submit{Request: &scheduler.Request{
+		ID: t.id, Model: t.model, Rows: int(h.Rows), Class: h.ShapeClass,
+		Arrived: t.arrived, Deadline: t.deadline, Priority: h.Priority, Tenant: h.Tenant,
+	}})
+}
+
+// cancel is called when the request's caller has gone.
+func (d *dispatcher) cancel(t *ticket) {
+	k := wireKey{t.envelope.RequestId, t.envelope.Attempt}
+	if d.byWire[k] != t {
+		return
+	}
+	if t.at != nil {
+		t.at.cancelRequest(k.request, k.attempt)
+	}
+	if d.tickets[t.id] == t {
+		d.event(scheduler.Cancel{Request: t.id})
+		return
+	}
+	d.answer(t, failed(errs.Maybe(errs.Cancelled, "the client cancelled the request")))
+}
+
+// answer ends a ticket.
+func (d *dispatcher) answer(t *ticket, e *exchangepb.Envelope) {
+	delete(d.byWire, wireKey{t.envelope.RequestId, t.envelope.Attempt})
+	t.stop()
+	t.reply(e)
+}
+
+// complete carries out a completion.
+func (d *dispatcher) complete(c *scheduler.Completion) {
+	t := d.tickets[c.Request]
+	if t == nil {
+		return
+	}
+	delete(d.tickets, c.Request)
+	if c.Reason != scheduler.Done {
+		d.answer(t, failed(d.refusal(t, c)))
+		return
+	}
+	t.done = true
+	if t.output != nil {
+		d.succeed(t)
+	}
+}
+
+// succeed answers a request with what the worker computed.
+func (d *dispatcher) succeed(t *ticket) {
+	worker := ""
+	if t.at != nil {
+		worker = t.at.options.worker
+	}
+	d.answer(t, &exchangepb.Envelope{Payload: t.output, Answer: &exchangepb.Answer{
+		Execution: exchangepb.Execution_EXECUTION_EXECUTED,
+		Worker:    worker,
+		Stages: []*exchangepb.Stage{
+			{Name: "queue", DurationNs: int64(t.sent.Sub(t.arrived))},
+			{Name: "worker", DurationNs: int64(t.result.Sub(t.sent))},
+			{Name: "engine", DurationNs: int64(t.engine)},
+		},
+	}})
+}
+
+// output takes an answer's tensors from a session.
+func (d *dispatcher) output(s *session, e *exchangepb.Envelope) {
+	d.mailbox.post(func() {
+		t := d.byWire[wireKey{e.RequestId, e.Attempt}]
+		if t == nil || t.at != s {
+			return
+		}
+		t.output = e.Payload
+		if t.done {
+			d.succeed(t)
+		}
+	})
+}
+
+// modelName is for messages.
+func (t *ticket) modelName() string { return strconv.Quote(t.envelope.Header.GetModelName()) }
+
+// envelopeFor is a request as a worker gets it.
+func (t *ticket) envelopeFor(now scheduler.Instant) *exchangepb.Envelope {
+	left := int64(0)
+	if t.deadline > 0 {
+		left = int64(t.deadline.Sub(now))
+	}
+	return &exchangepb.Envelope{
+		RequestId: t.envelope.RequestId, Attempt: t.envelope.Attempt,
+		TimeLeftNs: left, Payload: t.envelope.Payload,
+	}
+}

@@ -1,0 +1,386 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/internal/grpcerr"
+	"github.com/orrery-project/orrery/internal/link"
+	"github.com/orrery-project/orrery/internal/oip"
+	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/inferencepb"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/peerpb"
+)
+
+// retryPause is the wait before a request is sent again to a leader that has
+// just refused it for a passing reason.
+const retryPause = 20 * time.Millisecond
+
+// entry is where a request comes in, and where it is until it has been
+// answered. It sends the request to the leader, and to the next leader when
+// that one dies with it: inference is repeatable, so nothing is lost as long
+// as the deadline allows. The client sees one answer.
+type entry struct {
+	c    *Controller
+	wait sync.WaitGroup
+
+	// answers counts by reason ("OK" for success); latency is of successes.
+	answers *prometheus.CounterVec
+	latency prometheus.Histogram
+
+	mu    sync.Mutex
+	count int
+	bytes int64
+	// idle is closed when count falls to 0, if drain waits for that.
+	idle chan struct{}
+}
+
+func newEntry(c *Controller) *entry {
+	return &entry{
+		c: c,
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "orrery", Name: "answers_total", Help: "Answers to requests that came in here, by reason.",
+		}, []string{"reason"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "orrery", Name: "answer_seconds", Help: "From the arrival of a request here to its successful answer.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+	}
+}
+
+// held is what is held here unanswered.
+func (e *entry) held() (count int, bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.count, e.bytes
+}
+
+// admit bounds what is held here unanswered.
+func (e *entry) admit(bytes int64) error {
+	t := e.c.tunables.Load()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.count >= t.HeldRequests || e.bytes+bytes > t.HeldBytes {
+		return errs.New(errs.Overloaded,
+			"this controller holds %d unanswered requests (%d bytes); its bounds are inference.held_requests %d and inference.held_bytes %d",
+			e.count, e.bytes, t.HeldRequests, t.HeldBytes).After(250 * time.Millisecond)
+	}
+	e.count++
+	e.bytes += bytes
+	return nil
+}
+
+func (e *entry) release(bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.count--
+	e.bytes -= bytes
+	if e.count == 0 && e.idle != nil {
+		close(e.idle)
+		e.idle = nil
+	}
+}
+
+// drain waits until nothing is held here, or ctx ends.
+func (e *entry) drain(ctx context.Context) {
+	e.mu.Lock()
+	if e.count == 0 {
+		e.mu.Unlock()
+		return
+	}
+	if e.idle == nil {
+		e.idle = make(chan struct{})
+	}
+	idle := e.idle
+	e.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+}
+
+// Handle takes a request from a client's link. It implements link.Handler.
+func (e *entry) Handle(ctx context.Context, request *exchangepb.Envelope, reply func(*exchangepb.Envelope)) {
+	e.wait.Go(func() {
+		if request.TimeLeftNs > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(request.TimeLeftNs))
+			defer cancel()
+		}
+		in := &inferencepb.ModelInferRequest{}
+		if err := proto.Unmarshal(request.Payload, in); err != nil {
+			reply(failed(errs.New(errs.Invalid, "the payload is not a ModelInferRequest: %v", err)))
+			return
+		}
+		answer, err := e.infer(ctx, in, request.Payload, request.Header.GetTenant())
+		if err != nil {
+			answer = failed(err)
+		}
+		reply(answer)
+	})
+}
+
+// failed is the answer that carries an error.
+func failed(err error) *exchangepb.Envelope {
+	return &exchangepb.Envelope{Answer: grpcerr.Answer(err)}
+}
+
+// call is one request on its way through the entry.
+type call struct {
+	e       *entry
+	request *inferencepb.ModelInferRequest
+	payload []byte
+	tenant  string
+	// priority is as the client gave it.
+	priority uint64
+	arrived  time.Time
+	id       string
+	attempt  uint32
+	// sent says that a leader may have seen it.
+	sent bool
+}
+
+// infer answers one request, or says why it can't. payload is the serialised
+// request.
+func (e *entry) infer(ctx context.Context, request *inferencepb.ModelInferRequest, payload []byte, tenant string) (*exchangepb.Envelope, error) {
+	began := time.Now()
+	answer, err := e.serve(ctx, request, payload, tenant)
+	if err != nil {
+		e.answers.WithLabelValues(string(errs.From(err).Reason)).Inc()
+		return nil, err
+	}
+	e.answers.WithLabelValues("OK").Inc()
+	e.latency.Observe(time.Since(began).Seconds())
+	return answer, nil
+}
+
+func (e *entry) serve(ctx context.Context, request *inferencepb.ModelInferRequest, payload []byte, tenant string) (*exchangepb.Envelope, error) {
+	c := &call{e: e, request: request, payload: payload, tenant: tenant, arrived: time.Now(), id: e.c.options.Name + "-" + newRequestID()}
+	if err := oip.Malformed(request); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.priority, err = oip.Priority(request); err != nil {
+		return nil, err
+	}
+	size := int64(len(payload))
+	if err := e.admit(size); err != nil {
+		return nil, err
+	}
+	defer e.release(size)
+	ctx, cancel, err := c.withDeadline(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	return c.run(ctx)
+}
+
+// withDeadline gives the request the sooner of the client's deadline and its
+// `timeout` parameter; without either the model's SLO; without that the default.
+func (c *call) withDeadline(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	timeout, ok, err := oip.Timeout(c.request)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, deadlined := ctx.Deadline()
+	if !ok && !deadlined {
+		timeout = c.e.c.tunables.Load().DefaultTimeout
+		if model := c.local(); model.GetSloNs() > 0 {
+			timeout = time.Duration(model.SloNs)
+		}
+		ok = true
+	}
+	if !ok {
+		return ctx, func() {}, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	return bounded, cancel, nil
+}
+
+// local is the model as this replica's state has it, or nil.
+func (c *call) local() (model *logpb.Model) {
+	c.e.c.options.Replica.Read(func(s *fsm.State) { model = s.Resolve(c.request.ModelName, c.request.ModelVersion) })
+	return model
+}
+
+// run sends the request to one leader after the other until it is answered.
+func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
+	if err := c.waitForServing(ctx); err != nil {
+		return nil, err
+	}
+	for {
+		way, err := c.e.c.route.wait(ctx)
+		if err != nil {
+			return nil, c.ended(ctx, "there is no leader")
+		}
+		answer, err := c.try(ctx, way)
+		if err == nil {
+			return answer, nil
+		}
+		if ctx.Err() != nil {
+			return nil, c.ended(ctx, "no leader answered in time")
+		}
+		if !passing(err) {
+			return nil, err
+		}
+		if err := pause(ctx, retryPause); err != nil {
+			return nil, c.ended(ctx, "the leader changed and the request could not be sent again in time")
+		}
+	}
+}
+
+// passing says whether the request may be sent again, here or to another
+// leader.
+func passing(err error) bool {
+	return errors.Is(err, link.ErrBroken) || errors.Is(err, errs.NotLeader) || errors.Is(err, errs.Starting) ||
+		errors.Is(err, errs.StaleModel) || errors.Is(err, errs.Unreachable)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ended is the error of a request whose time is over, or whose client left.
+func (c *call) ended(ctx context.Context, why string) error {
+	e := errs.New(errs.DeadlinePassed, "the deadline passed after %v: %s", time.Since(c.arrived).Round(time.Millisecond), why)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		e = errs.New(errs.Cancelled, "the client cancelled the request after %v", time.Since(c.arrived).Round(time.Millisecond))
+	}
+	if c.sent {
+		e.Execution = errs.MaybeExecuted
+	}
+	return e
+}
+
+// try makes one attempt.
+func (c *call) try(ctx context.Context, w way) (*exchangepb.Envelope, error) {
+	model, shape, err := c.check(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	c.attempt++
+	c.sent = true
+	answer, err := w.call(ctx, &exchangepb.Envelope{
+		RequestId: c.id, Attempt: c.attempt, Payload: c.payload,
+		Header: &exchangepb.Header{
+			ModelName: c.request.ModelName, ModelVersion: c.request.ModelVersion,
+			ModelId: model.Id, Digest: model.Info.Digest,
+			Rows: uint32(shape.Rows), ShapeClass: shape.Class,
+			Priority: c.priority, Tenant: c.tenant, WaitedNs: int64(time.Since(c.arrived)),
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if answer.Answer.GetCode() != uint32(codes.OK) {
+		return nil, grpcerr.FromAnswer(answer.Answer)
+	}
+	return answer, nil
+}
+
+// check finds the model and checks the request against it. What this replica's
+// own state says is enough for a yes; before it says no it asks the leader, for
+// the state here may be older.
+func (c *call) check(ctx context.Context, w way) (*logpb.Model, oip.Shape, error) {
+	model := c.local()
+	if shape, err := c.fits(model); err == nil {
+		return model, shape, nil
+	}
+	model, err := c.resolve(ctx, w)
+	if err != nil {
+		return nil, oip.Shape{}, err
+	}
+	shape, err := c.fits(model)
+	return model, shape, err
+}
+
+// fits checks the request against a model.
+func (c *call) fits(model *logpb.Model) (oip.Shape, error) {
+	if model == nil {
+		return oip.Shape{}, unknownModel(c.request.ModelName, c.request.ModelVersion)
+	}
+	if model.Info == nil {
+		return oip.Shape{}, errs.New(errs.NotLoaded,
+			"model %s version %s is wanted, but no worker has loaded it yet; see `orrery model status %s`", model.Name, model.Version, model.Name)
+	}
+	shape, err := oip.Check(c.request, oip.Signature(model.Info.Signature), maxRows(model))
+	if err != nil {
+		return oip.Shape{}, err
+	}
+	return shape, nil
+}
+
+// resolve asks the leader for the model.
+func (c *call) resolve(ctx context.Context, w way) (*logpb.Model, error) {
+	if w.term != nil {
+		return w.term.resolve(ctx, c.request.ModelName, c.request.ModelVersion)
+	}
+	answer, err := w.peer.Resolve(ctx, &peerpb.ResolveRequest{Name: c.request.ModelName, Version: c.request.ModelVersion})
+	if err != nil {
+		return nil, grpcerr.FromStatus(err)
+	}
+	return answer.Model, nil
+}
+
+// waitForServing holds the request while the cluster starts up: until it
+// serves, the buffer's time is over, or the deadline passes. It does not fail
+// at once, so that a client that retries in a loop does not spam.
+func (c *call) waitForServing(ctx context.Context) error {
+	buffer := time.NewTimer(c.e.c.tunables.Load().InferBuffer)
+	defer buffer.Stop()
+	for {
+		changed := c.e.c.options.Replica.Changed()
+		phase := logpb.Phase_PHASE_QUERYING
+		c.e.c.options.Replica.Read(func(s *fsm.State) { phase = s.Phase() })
+		if phase == logpb.Phase_PHASE_SERVING {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-buffer.C:
+			return errs.New(errs.Starting,
+				"the cluster is starting: it is in phase %s, and did not begin to serve within the %v that a request is buffered (startup.infer_buffer); see `orrery cluster status`",
+				PhaseName(phase), time.Since(c.arrived).Round(time.Millisecond)).After(time.Second)
+		case <-ctx.Done():
+			return c.ended(ctx, fmt.Sprintf("the cluster is starting (phase %s)", PhaseName(phase)))
+		}
+	}
+}
+
+// unknownModel is the refusal of a request for a model that nobody wants.
+func unknownModel(name, version string) error {
+	if version == "" {
+		return errs.New(errs.UnknownModel, "there is no model %q; `orrery model list` shows the models, `orrery model load` adds one", name)
+	}
+	return errs.New(errs.UnknownModel, "there is no model %q of version %q; `orrery model list` shows the models", name, version)
+}
+
+// maxRows is the most rows of one batch of a model that has been loaded.
+func maxRows(m *logpb.Model) int {
+	largest := 1
+	if rows := m.Info.ProfileRows; len(rows) > 0 {
+		largest = int(rows[len(rows)-1])
+	}
+	if m.MaxRows > 0 {
+		largest = min(largest, int(m.MaxRows))
+	}
+	return largest
+}

@@ -1,0 +1,324 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/orrery-project/orrery/internal/outbox"
+	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/sessionpb"
+)
+
+// sessionFrame bounds a frame of tensors that holds more than one.
+const sessionFrame = 1 << 20
+
+// errStale says that the worker knows a newer leader.
+var errStale = errors.New("the worker knows a newer leader")
+
+// sessionOptions is what opening a session takes.
+type sessionOptions struct {
+	worker     string // its name
+	address    string
+	dial       rpc.DialFunc
+	maxMessage int
+	leader     *sessionpb.Leader
+	id         string
+	heartbeat  time.Duration
+	misses     int
+	// now is the leader's clock in nanoseconds.
+	now func() int64
+	// output takes the answers of requests. It must not block.
+	output func(*session, *exchangepb.Envelope)
+}
+
+// session is a leader's connection to one worker: actions out, results in,
+// heartbeats both ways. A session that breaks is never used again.
+type session struct {
+	options sessionOptions
+	control *outbox.Box[*sessionpb.LeaderMessage]
+	data    *outbox.Box[*exchangepb.Envelope]
+	conns   []*grpc.ClientConn
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	wait    sync.WaitGroup
+	opened  chan struct{}
+	// first is the report that opened the session. Read after opened.
+	first *sessionpb.Report
+
+	mu       sync.Mutex
+	clock    clock
+	sequence uint64
+	heard    int64 // leader's clock
+	queued   uint32
+	lastID   uint64
+	actions  map[uint64]func(*sessionpb.Result)
+	ended    bool
+}
+
+// openSession connects to a worker and waits for its report and its clock. close must be
+// called on what it returns.
+func openSession(ctx context.Context, o sessionOptions) (*session, error) {
+	s := &session{
+		options: o,
+		control: outbox.New(64, func(*sessionpb.LeaderMessage) int { return 1 }),
+		data:    outbox.New(sessionFrame, func(e *exchangepb.Envelope) int { return len(e.Payload) }),
+		opened:  make(chan struct{}),
+		actions: map[uint64]func(*sessionpb.Result){},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := s.connect(); err != nil {
+		s.close()
+		return nil, err
+	}
+	select {
+	case <-s.opened:
+		return s, nil
+	case <-s.ctx.Done():
+		s.close()
+		return nil, context.Cause(s.ctx)
+	case <-ctx.Done():
+		s.close()
+		return nil, fmt.Errorf("worker at %s did not report in time", o.address)
+	}
+}
+
+// connect opens both streams and starts their goroutines.
+func (s *session) connect() error {
+	o := s.options
+	for range 2 {
+		conn, err := rpc.Connect(o.address, o.dial, o.maxMessage)
+		if err != nil {
+			return err
+		}
+		s.conns = append(s.conns, conn)
+	}
+	control, err := sessionpb.NewSessionClient(s.conns[0]).Control(s.ctx)
+	if err != nil {
+		return err
+	}
+	data, err := sessionpb.NewSessionClient(s.conns[1]).Data(s.ctx)
+	if err != nil {
+		return err
+	}
+	open := &sessionpb.Open{Leader: o.leader, SessionId: o.id}
+	s.start(func() error { return s.readControl(control) })
+	s.start(func() error { return s.readData(data) })
+	s.start(func() error {
+		if err := control.Send(&sessionpb.LeaderMessage{Open: open}); err != nil {
+			return err
+		}
+		return s.control.Drain(s.ctx, func(messages []*sessionpb.LeaderMessage) error { return control.Send(merge(messages)) })
+	})
+	s.start(func() error {
+		if err := data.Send(&sessionpb.LeaderData{Open: open}); err != nil {
+			return err
+		}
+		return s.data.Drain(s.ctx, func(envelopes []*exchangepb.Envelope) error {
+			return data.Send(&sessionpb.LeaderData{Envelopes: envelopes})
+		})
+	})
+	s.start(s.beat)
+	return nil
+}
+
+// start runs one of the session's goroutines; the first to return ends it.
+func (s *session) start(run func() error) {
+	s.wait.Go(func() { s.cancel(run()) })
+}
+
+// merge puts messages that gathered into one. Order within each field stays.
+func merge(messages []*sessionpb.LeaderMessage) *sessionpb.LeaderMessage {
+	all := messages[0]
+	for _, m := range messages[1:] {
+		all.Actions = append(all.Actions, m.Actions...)
+		all.Cancels = append(all.Cancels, m.Cancels...)
+		all.Report = all.Report || m.Report
+		if m.Ping != nil {
+			all.Ping = m.Ping
+		}
+		if m.RegisteredIncarnation != "" {
+			all.RegisteredIncarnation = m.RegisteredIncarnation
+		}
+	}
+	return all
+}
+
+// broken is closed when the session has ended.
+func (s *session) broken() <-chan struct{} { return s.ctx.Done() }
+
+// why says what ended the session.
+func (s *session) why() error { return context.Cause(s.ctx) }
+
+// close ends the session, waits for its goroutines, and then tells those who
+// wait for results that none will come (with nil).
+func (s *session) close() {
+	s.cancel(errors.New("closed"))
+	s.wait.Wait()
+	for _, conn := range s.conns {
+		_ = conn.Close()
+	}
+	s.mu.Lock()
+	s.ended = true
+	left := s.actions
+	s.actions = nil
+	s.mu.Unlock()
+	for _, done := range left {
+		done(nil)
+	}
+}
+
+// registered tells the worker that its registration is committed.
+func (s *session) registered(incarnation string) {
+	s.control.Put(&sessionpb.LeaderMessage{RegisteredIncarnation: incarnation})
+}
+
+// do sends an action whose window is on the leader's clock. done is called
+// exactly once, must not block, and gets nil when the session ended first.
+func (s *session) do(a *sessionpb.Action, done func(*sessionpb.Result)) {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		done(nil)
+		return
+	}
+	s.lastID++
+	a.Id = s.lastID
+	offset, _ := s.clock.best()
+	s.actions[a.Id] = done
+	s.mu.Unlock()
+	if a.EarliestNs != 0 {
+		a.EarliestNs += int64(offset)
+	}
+	if a.LatestNs != 0 {
+		a.LatestNs += int64(offset)
+	}
+	s.control.Put(&sessionpb.LeaderMessage{Actions: []*sessionpb.Action{a}})
+}
+
+// input sends a request's tensors.
+func (s *session) input(e *exchangepb.Envelope) { s.data.Put(e) }
+
+// cancelRequest tells the worker that nobody waits for a request any more.
+func (s *session) cancelRequest(id string, attempt uint32) {
+	s.control.Put(&sessionpb.LeaderMessage{Cancels: []*exchangepb.Cancel{{RequestId: id, Attempt: attempt}}})
+}
+
+func (s *session) readControl(stream sessionpb.Session_ControlClient) error {
+	open := false
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.heard = s.options.now()
+		s.mu.Unlock()
+		if m.Opened != nil && m.Opened.Stale {
+			return fmt.Errorf("%w: %s in epoch %d, term %d", errStale, m.Opened.Newest.GetName(), m.Opened.Newest.GetEpoch(), m.Opened.Newest.GetTerm())
+		}
+		if m.Pong != nil {
+			s.pong(m.Pong)
+		}
+		if m.Report != nil && s.first == nil {
+			s.first = m.Report
+		}
+		if !open && s.first != nil && s.clocked() {
+			open = true
+			close(s.opened)
+		}
+		for _, r := range m.Results {
+			s.finish(r)
+		}
+	}
+}
+
+func (s *session) readData(stream sessionpb.Session_DataClient) error {
+	for {
+		frame, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		for _, e := range frame.Envelopes {
+			s.options.output(s, e)
+		}
+	}
+}
+
+// clocked says whether the worker's clock is known.
+func (s *session) clocked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clock.count > 0
+}
+
+func (s *session) pong(p *sessionpb.Pong) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock.observe(p.LeaderNs, p.WorkerNs, s.options.now())
+	s.queued = p.Queued
+}
+
+// finish hands a result, with its times on the leader's clock, to whoever
+// waits for it.
+func (s *session) finish(r *sessionpb.Result) {
+	s.mu.Lock()
+	done := s.actions[r.ActionId]
+	delete(s.actions, r.ActionId)
+	offset, _ := s.clock.best()
+	s.mu.Unlock()
+	if done == nil {
+		return
+	}
+	for _, at := range []*int64{&r.ReceivedNs, &r.StartedNs, &r.EndedNs} {
+		if *at != 0 {
+			*at -= int64(offset)
+		}
+	}
+	done(r)
+}
+
+// beat sends pings, and ends the session when the worker is silent.
+func (s *session) beat() error {
+	ticker := time.NewTicker(s.options.heartbeat)
+	defer ticker.Stop()
+	s.mu.Lock()
+	s.heard = s.options.now()
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		now := s.options.now()
+		silent := time.Duration(now - s.heard)
+		s.sequence++
+		ping := &sessionpb.Ping{Sequence: s.sequence, LeaderNs: now}
+		s.mu.Unlock()
+		if silent > s.options.heartbeat*time.Duration(s.options.misses) {
+			return fmt.Errorf("nothing was heard from the worker for %v", silent.Round(time.Millisecond))
+		}
+		s.control.Put(&sessionpb.LeaderMessage{Ping: ping})
+		select {
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// vitals is what the session knows of the worker right now.
+type vitals struct {
+	heardAgo, offset, roundTrip time.Duration
+	queued                      uint32
+}
+
+func (s *session) vitals() vitals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := vitals{heardAgo: time.Duration(s.options.now() - s.heard), queued: s.queued}
+	v.offset, v.roundTrip = s.clock.best()
+	return v
+}

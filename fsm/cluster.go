@@ -1,0 +1,108 @@
+package fsm
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+func (s *State) initCluster(c *logpb.InitCluster) *logpb.Result {
+	if id := s.cluster.GetId(); id != "" {
+		return refuse(logpb.Reason_REASON_ALREADY_INITIALISED, "the cluster is bootstrapped already, its id is %q", id)
+	}
+	if c.GetClusterId() == "" {
+		return refuse(logpb.Reason_REASON_INVALID, "the cluster id is empty: draw a random one")
+	}
+	settings := c.GetSettings()
+	if settings == nil {
+		settings = &logpb.Settings{}
+	}
+	if refusal := checkSettings(settings); refusal != nil {
+		return refusal
+	}
+	s.cluster = &logpb.Cluster{
+		Id:       c.GetClusterId(),
+		Epoch:    1,
+		Version:  Version,
+		Phase:    logpb.Phase_PHASE_QUERYING,
+		Settings: proto.CloneOf(settings),
+	}
+	return &logpb.Result{}
+}
+
+func (s *State) setSettings(settings *logpb.Settings) *logpb.Result {
+	if settings == nil {
+		return refuse(logpb.Reason_REASON_INVALID, "there are no settings in the command: give all of them, not only those that change")
+	}
+	if refusal := checkSettings(settings); refusal != nil {
+		return refusal
+	}
+	s.changeCluster(func(c *logpb.Cluster) { c.Settings = proto.CloneOf(settings) })
+	return &logpb.Result{}
+}
+
+func checkSettings(settings *logpb.Settings) *logpb.Result {
+	switch settings.GetLateLoads() {
+	case logpb.Settings_LATE_LOADS_REJECT, logpb.Settings_LATE_LOADS_ADMIT:
+		return nil
+	}
+	return refuse(logpb.Reason_REASON_INVALID, "late_loads is %d, which is neither reject nor admit", settings.GetLateLoads())
+}
+
+func (s *State) raiseEpoch(to uint64) *logpb.Result {
+	if to <= s.cluster.GetEpoch() {
+		return refuse(logpb.Reason_REASON_INVALID, "the epoch is %d and only rises: it can't become %d", s.cluster.GetEpoch(), to)
+	}
+	s.changeCluster(func(c *logpb.Cluster) { c.Epoch = to })
+	return &logpb.Result{}
+}
+
+func (s *State) setPhase(c *logpb.SetPhase) *logpb.Result {
+	from, to := c.GetFrom(), c.GetTo()
+	next := to == from+1 && from >= logpb.Phase_PHASE_QUERYING && to <= logpb.Phase_PHASE_SERVING
+	stay := from == logpb.Phase_PHASE_LOADING && to == from
+	if !next && !stay {
+		return refuse(logpb.Reason_REASON_INVALID, "the phase can't go from %s to %s: only to the next one", phaseName(from), phaseName(to))
+	}
+	if from != s.Phase() {
+		return refuse(logpb.Reason_REASON_WRONG_PHASE, "the phase is %s, not %s: look again", phaseName(s.Phase()), phaseName(from))
+	}
+	if c.GetLastModelId() != s.lastModelID {
+		return refuse(logpb.Reason_REASON_WRONG_PHASE, "the last model wanted is %d, not %d: look again", s.lastModelID, c.GetLastModelId())
+	}
+	if from == logpb.Phase_PHASE_QUERYING && len(s.models.keys) > 0 {
+		to = logpb.Phase_PHASE_LOADING // models were wanted before anyone waited for them
+	}
+	s.enterPhase(to)
+	return &logpb.Result{}
+}
+
+func (s *State) enterPhase(phase logpb.Phase) {
+	if phase != s.Phase() {
+		s.changeCluster(func(c *logpb.Cluster) { c.Phase = phase })
+	}
+}
+
+func (s *State) changeCluster(change func(*logpb.Cluster)) {
+	c := proto.CloneOf(s.cluster)
+	change(c)
+	s.cluster = c
+}
+
+// phaseName is the word that people read. It does not follow the names in the protocol, so that results stay the same
+// if those change.
+func phaseName(phase logpb.Phase) string {
+	switch phase {
+	case logpb.Phase_PHASE_QUERYING:
+		return "querying"
+	case logpb.Phase_PHASE_WAITING:
+		return "waiting"
+	case logpb.Phase_PHASE_LOADING:
+		return "loading"
+	case logpb.Phase_PHASE_PROFILING:
+		return "profiling"
+	case logpb.Phase_PHASE_SERVING:
+		return "serving"
+	}
+	return "unknown"
+}

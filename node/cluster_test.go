@@ -1,0 +1,313 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/orrery-project/orrery/configs"
+	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/internal/testnet"
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/inferencepb"
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+// Names of the hosts of a test cluster.
+var controllerNames = []string{"c1", "c2", "c3"}
+
+// cluster is a whole cluster in one bubble: real raft, gossip, gRPC and
+// workers on an in-memory network, in virtual time.
+type cluster struct {
+	t     *testing.T
+	net   *testnet.Network
+	dirs  map[string]string
+	mu    sync.Mutex
+	stops map[string]func()
+	conns []*grpc.ClientConn
+	// offsets are how far workers' clocks are off.
+	offsets map[string]time.Duration
+	tune    func(*configs.Controller)
+}
+
+// inBubble runs a test on a cluster of three controllers and so many workers.
+func inBubble(t *testing.T, workers int, test func(t *testing.T, c *cluster)) {
+	t.Helper()
+	inTunedBubble(t, workers, func(*configs.Controller) {}, test)
+}
+
+func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), test func(t *testing.T, c *cluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{
+			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, tune: tune,
+			offsets: map[string]time.Duration{"w1": 90 * time.Minute, "w2": -time.Hour},
+		}
+		for _, name := range controllerNames {
+			c.dirs[name] = t.TempDir()
+			c.startController(name)
+		}
+		for i := range workers {
+			c.startWorker(fmt.Sprintf("w%d", i+1))
+		}
+		defer c.stopAll()
+		test(t, c)
+	})
+}
+
+func testLogger(name string) hclog.Logger {
+	if os.Getenv("ORRERY_TEST_LOG") == "" {
+		return hclog.NewNullLogger()
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.LevelFromString(os.Getenv("ORRERY_TEST_LOG")), Output: os.Stderr})
+}
+
+func (c *cluster) controllerConfig(name string) *configs.Controller {
+	config := configs.DefaultController()
+	config.Name, config.DataDir = name, c.dirs[name]
+	at := func(port int) configs.Address { return configs.Address(fmt.Sprintf("%s:%d", name, port)) }
+	config.Listen = configs.ControllerListen{
+		Inference: at(8001), HTTP: at(8000), Control: at(8010), Peer: at(8011), Raft: at(8012), Gossip: at(7946),
+	}
+	for _, other := range controllerNames {
+		config.Cluster.Controllers = append(config.Cluster.Controllers, configs.Address(other+":8011"))
+		config.Cluster.GossipSeeds = append(config.Cluster.GossipSeeds, configs.Address(other+":7946"))
+	}
+	c.tune(&config)
+	return &config
+}
+
+func (c *cluster) startController(name string) {
+	c.t.Helper()
+	node, err := NewController(c.controllerConfig(name), Options{Network: c.net.Host(name), Logger: testLogger(name), Version: "test"})
+	if err != nil {
+		c.t.Fatalf("start %s: %v", name, err)
+	}
+	c.start(name, node.Run)
+}
+
+func (c *cluster) startWorker(name string) {
+	c.t.Helper()
+	config := configs.DefaultWorker()
+	config.Name, config.ModelDir = name, "../models"
+	config.Listen = configs.WorkerListen{
+		Session: configs.Address(name + ":8020"), HTTP: configs.Address(name + ":8021"), Gossip: configs.Address(name + ":7946"),
+	}
+	for _, other := range controllerNames {
+		config.Cluster.GossipSeeds = append(config.Cluster.GossipSeeds, configs.Address(other+":7946"))
+	}
+	device := configs.DefaultDevice()
+	device.Kind, device.Engines = "v100", []string{"emulated"}
+	config.Devices = []configs.Device{device}
+	node, err := NewWorker(&config, Options{Network: c.net.Host(name), Logger: testLogger(name), Version: "test", ClockOffset: c.offsets[name]})
+	if err != nil {
+		c.t.Fatalf("start %s: %v", name, err)
+	}
+	c.start(name, node.Run)
+}
+
+// start runs a node until stop or kill.
+func (c *cluster) start(name string, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil {
+			c.t.Logf("%s ended: %v", name, err)
+		}
+	}()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stops[name] = func() { cancel(); <-done }
+}
+
+// stop ends a node gracefully.
+func (c *cluster) stop(name string) {
+	c.mu.Lock()
+	stop := c.stops[name]
+	delete(c.stops, name)
+	c.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// kill ends a node without a word: its host goes first.
+func (c *cluster) kill(name string) {
+	c.net.Kill(name)
+	c.stop(name)
+}
+
+func (c *cluster) stopAll() {
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+	c.net.HealAll()
+	var wait sync.WaitGroup
+	c.mu.Lock()
+	for _, stop := range c.stops {
+		wait.Go(stop)
+	}
+	c.mu.Unlock()
+	wait.Wait()
+	time.Sleep(10 * time.Second) // memberlist's probes end by themselves
+}
+
+// conn dials a controller from a client's host.
+func (c *cluster) conn(address string) *grpc.ClientConn {
+	conn, err := rpc.Connect(address, c.net.Host("client").Dial, 64<<20)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conns = append(c.conns, conn)
+	return conn
+}
+
+func (c *cluster) control(name string) controlpb.ControlClient {
+	return controlpb.NewControlClient(c.conn(name + ":8010"))
+}
+
+func (c *cluster) inference(name string) inferencepb.GRPCInferenceServiceClient {
+	return inferencepb.NewGRPCInferenceServiceClient(c.conn(name + ":8001"))
+}
+
+// eventually polls until check returns nil, in virtual time.
+func (c *cluster) eventually(within time.Duration, what string, check func() error) {
+	c.t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s: not within %v: %v", what, within, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// status asks one controller.
+func (c *cluster) status(name string) (*controlpb.ClusterStatusResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	conn := c.conn(name + ":8010")
+	defer conn.Close()
+	return controlpb.NewControlClient(conn).ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
+}
+
+// leader waits until the named controllers agree on a leader among them.
+func (c *cluster) leader(among ...string) (leader string) {
+	c.t.Helper()
+	c.eventually(30*time.Second, "a leader", func() error {
+		leader = ""
+		for _, name := range among {
+			s, err := c.status(name)
+			switch {
+			case err != nil:
+				return err
+			case s.Leader == "" || leader != "" && s.Leader != leader:
+				return fmt.Errorf("%s says %q, before %q", name, s.Leader, leader)
+			}
+			leader = s.Leader
+		}
+		return nil
+	})
+	return leader
+}
+
+// follower is any of the named controllers but the leader.
+func follower(leader string, among ...string) string {
+	for _, name := range among {
+		if name != leader {
+			return name
+		}
+	}
+	return ""
+}
+
+// serve waits for workers, loads ResNet50 through a follower and waits until
+// the cluster serves.
+func (c *cluster) serve(workers int) (leader string) {
+	c.t.Helper()
+	leader = c.leader(controllerNames...)
+	control := c.control(follower(leader, controllerNames...))
+	c.eventually(30*time.Second, "all workers registered", func() error {
+		r, err := control.ListWorkers(context.Background(), &controlpb.ListWorkersRequest{})
+		if err == nil && len(r.Workers) != workers {
+			err = fmt.Errorf("%d workers", len(r.Workers))
+		}
+		return err
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := control.LoadModel(ctx, &controlpb.LoadModelRequest{Model: &logpb.LoadModel{Name: "resnet50", Source: "profiles.csv#resnet50_v2"}}); err != nil {
+		c.t.Fatalf("load: %v", err)
+	}
+	c.eventually(time.Minute, "serving", func() error {
+		s, err := control.Startup(context.Background(), &controlpb.StartupRequest{})
+		if err == nil && s.Phase != logpb.Phase_PHASE_SERVING {
+			err = fmt.Errorf("%v", s)
+		}
+		return err
+	})
+	return leader
+}
+
+// image is a request for the emulated ResNet50 whose answer depends on seed.
+func image(seed byte) *inferencepb.ModelInferRequest {
+	data := make([]byte, 602112)
+	data[0] = seed
+	return &inferencepb.ModelInferRequest{
+		ModelName: "resnet50", Id: fmt.Sprint(seed),
+		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, 602112}}},
+		RawInputContents: [][]byte{data},
+	}
+}
+
+// digestsEqual waits until all replicas are reachable and have equal digests.
+func (c *cluster) digestsEqual() {
+	c.t.Helper()
+	c.eventually(30*time.Second, "equal digests on three replicas", func() error {
+		s, err := c.status("c1")
+		if err != nil {
+			return err
+		}
+		for _, r := range s.Replicas {
+			if r.Digest == "" || r.Digest != s.Replicas[0].Digest || !r.Voter {
+				return fmt.Errorf("replicas %v", s.Replicas)
+			}
+		}
+		if len(s.Replicas) != 3 {
+			return fmt.Errorf("%d replicas", len(s.Replicas))
+		}
+		return nil
+	})
+}
+
+func TestInferThroughAFollower(t *testing.T) {
+	inBubble(t, 2, func(t *testing.T, c *cluster) {
+		leader := c.serve(2)
+		for i, name := range controllerNames {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			r, err := c.inference(name).ModelInfer(ctx, image(byte(i)))
+			cancel()
+			if err != nil {
+				t.Fatalf("through %s (leader %s): %v", name, leader, err)
+			}
+			if r.Id != fmt.Sprint(i) || !r.Parameters["emulated"].GetBoolParam() || len(r.RawOutputContents) != 1 {
+				t.Errorf("through %s: %v", name, r)
+			}
+		}
+		c.digestsEqual()
+	})
+}

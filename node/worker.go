@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/orrery-project/orrery/configs"
+	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/membership"
+	"github.com/orrery-project/orrery/workerd"
+	"github.com/orrery-project/orrery/workerd/engine"
+	"github.com/orrery-project/orrery/workerd/engine/emulated"
+	"github.com/orrery-project/orrery/workerd/engine/gomlx"
+)
+
+// crashStatus is the exit status of a worker that was told to crash.
+const crashStatus = 70
+
+// Worker is a running worker daemon.
+type Worker struct {
+	options Options
+	mu      sync.Mutex // guards config
+	config  *configs.Worker
+	servers *servers
+	gossip  *membership.Cluster
+	worker  *workerd.Worker
+	faults  chan error
+}
+
+// NewWorker opens the model directory, binds all listeners and joins the
+// gossip. Run must be called on what it returns.
+func NewWorker(config *configs.Worker, options Options) (_ *Worker, err error) {
+	w := &Worker{options: options.withDefaults(), config: config, faults: make(chan error, 1)}
+	w.servers = newServers(w.options)
+	defer func() {
+		if err != nil {
+			w.servers.close()
+		}
+	}()
+	engines, err := newEngines(config)
+	if err != nil {
+		return nil, err
+	}
+	incarnation := newIncarnation()
+	w.worker, err = workerd.New(workerd.Options{
+		Name: config.Name, Incarnation: incarnation, SessionAddress: string(config.Advertised().Session),
+		Labels: config.Labels, Speed: config.Speed, HostMemory: int64(config.HostMemory),
+		Devices: devices(config), Engines: engines, ModelDir: config.ModelDir,
+		ClockOffset: w.options.ClockOffset, Logger: w.options.Logger.Named("worker"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.servers.open("session", string(config.Listen.Session)); err != nil {
+		return nil, err
+	}
+	if err := w.servers.open("http", string(config.Listen.HTTP)); err != nil {
+		return nil, err
+	}
+	w.gossip, err = openGossip(w.options, membership.Options{
+		Name: config.Name, Incarnation: incarnation, Role: membership.Worker,
+		Addresses: membership.Addresses{Session: string(config.Advertised().Session)},
+	}, string(config.Listen.Gossip), string(config.Advertise.Gossip), config.Cluster.GossipKeyFile, config.Cluster.GossipSeeds)
+	if err != nil {
+		return nil, err
+	}
+	server := rpc.NewServer(rpc.MaxMessageLimit)
+	w.worker.RegisterService(server)
+	w.servers.add("session", server)
+	w.serveHTTP()
+	return w, nil
+}
+
+func (w *Worker) serveHTTP() {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(workerMetrics(w.worker), promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) { fmt.Fprintln(out, "live") })
+	w.servers.addHTTP("http", mux)
+}
+
+// newEngines makes the engines that some device may use.
+func newEngines(config *configs.Worker) ([]engine.Engine, error) {
+	makers := map[string]func() (engine.Engine, error){
+		"gomlx": func() (engine.Engine, error) {
+			return gomlx.New(gomlx.Options{BatchRows: config.Engines.GoMLX.BatchRows})
+		},
+		"emulated": func() (engine.Engine, error) {
+			e := config.Engines.Emulated
+			return emulated.New(emulated.Options{
+				Jitter: e.Jitter, FailureRate: e.FailureRate, AllowCommands: e.AllowCommands, Seed: e.Seed,
+				Crash: func() { os.Exit(crashStatus) },
+			})
+		},
+	}
+	var names []string
+	for _, d := range config.Devices {
+		names = append(names, d.Engines...)
+	}
+	slices.Sort(names)
+	var engines []engine.Engine
+	for _, name := range slices.Compact(names) {
+		e, err := makers[name]()
+		if err != nil {
+			return nil, fmt.Errorf("engine %s: %w", name, err)
+		}
+		engines = append(engines, e)
+	}
+	return engines, nil
+}
+
+func devices(config *configs.Worker) []workerd.DeviceOptions {
+	var out []workerd.DeviceOptions
+	for _, d := range config.Devices {
+		out = append(out, workerd.DeviceOptions{
+			Kind: d.Kind, PageBytes: int64(d.PageSize), Pages: int(d.WeightsCache / d.PageSize), Engines: d.Engines,
+		})
+	}
+	return out
+}
+
+// Addresses are what the listeners are bound to, by name.
+func (w *Worker) Addresses() map[string]string {
+	out := w.servers.addresses()
+	out["gossip"] = w.gossip.LocalAddress()
+	return out
+}
+
+// Reload applies what may change at run time, and returns the keys that it
+// applied. The error names those that need a restart.
+func (w *Worker) Reload(next *configs.Worker) (applied []string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	merged, changes, err := w.config.Reload(next)
+	if err != nil {
+		return nil, err
+	}
+	w.config = merged
+	w.options.Logger.SetLevel(hclog.LevelFromString(merged.Log.Level))
+	return changes.Live, changes.Err()
+}
+
+// Run works until ctx ends: it leaves the gossip, lets what runs finish, and
+// returns when all is closed.
+func (w *Worker) Run(ctx context.Context) error {
+	running, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = w.gossip.Run(running) })
+	wait.Go(func() {
+		select {
+		case err := <-w.faults:
+			cancel(fmt.Errorf("%w: %w", ErrFault, err))
+		case <-running.Done():
+		}
+	})
+	w.servers.start(func(err error) {
+		select {
+		case w.faults <- err:
+		default:
+		}
+	})
+	w.options.Logger.Info("worker started", "name", w.config.Name, "version", w.options.Version, "addresses", w.Addresses())
+	err := w.worker.Run(running)
+	w.servers.stop(w.config.ShutdownTimeout / 4)
+	wait.Wait()
+	w.options.Logger.Info("worker stopped", "name", w.config.Name)
+	if cause := context.Cause(running); cause != nil && ctx.Err() == nil {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,214 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+)
+
+// worker is a worker that is up.
+type worker struct {
+	name    string
+	devices []*device
+}
+
+// action is an action without a result.
+type action struct {
+	Action
+	place *place
+	batch []*request
+	pages int // that an EvictWeights frees
+	// due is when it should be over; set once it is the first of its lane.
+	due Instant
+}
+
+// lane is what one engine of a device (execution, or transfer of weights) has
+// been told to do and has not reported: the first runs, the others queue.
+type lane struct {
+	actions []*action
+	behind  time.Duration // expected time of all but the first
+}
+
+func (l *lane) add(now Instant, a *action) {
+	if len(l.actions) == 0 {
+		a.due = now.Add(a.Expected)
+	} else {
+		l.behind += a.Expected
+	}
+	l.actions = append(l.actions, a)
+}
+
+// remove takes out an action that is over; if it was the first, the next one
+// is taken to start now.
+func (l *lane) remove(now Instant, a *action) {
+	i := slices.Index(l.actions, a)
+	if i < 0 {
+		return
+	}
+	l.actions = slices.Delete(l.actions, i, i+1)
+	if i > 0 {
+		l.behind -= a.Expected
+		return
+	}
+	if len(l.actions) > 0 {
+		next := l.actions[0]
+		l.behind -= next.Expected
+		next.due = now.Add(next.Expected)
+	}
+}
+
+// free is when something new could start.
+func (l *lane) free(now Instant) Instant {
+	if len(l.actions) == 0 {
+		return now
+	}
+	return max(now, l.actions[0].due).Add(l.behind)
+}
+
+// lateAt is when the engine will be so late that nothing is to be expected of
+// it: by margin, or by as much again as the action was to take. 0: it is idle.
+func (l *lane) lateAt(margin time.Duration) Instant {
+	if len(l.actions) == 0 {
+		return 0
+	}
+	first := l.actions[0]
+	return first.due.Add(max(margin, first.Expected))
+}
+
+func (l *lane) late(now Instant, margin time.Duration) bool {
+	at := l.lateAt(margin)
+	return at != 0 && now >= at
+}
+
+// device is a device of a worker that is up, with a mirror of its pages.
+type device struct {
+	worker    string
+	index     int
+	kind      string
+	pages     int
+	pageBytes int64
+
+	used     int // pages
+	byModel  map[ModelID]*place
+	places   []*place
+	resident []*place
+
+	execution lane
+	transfer  lane
+	loading   int // LoadWeights in transfer
+}
+
+// fits says how many pages weights take, and whether that is possible at all.
+func (d *device) fits(weightsBytes int64) (pages int, ok bool) {
+	if weightsBytes <= 0 {
+		return 0, true
+	}
+	if d.pageBytes <= 0 {
+		return 0, false
+	}
+	n := (weightsBytes-1)/d.pageBytes + 1
+	return int(n), n <= int64(d.pages)
+}
+
+func (d *device) idle() bool {
+	return len(d.execution.actions) == 0 && len(d.transfer.actions) == 0
+}
+
+type residence int
+
+const (
+	absent residence = iota
+	arriving
+	resident
+)
+
+// place is a model on a device: held in the worker's host memory, or with
+// weights on the device, or both.
+type place struct {
+	device *device
+	model  *model
+	timing *timing
+	held   bool
+	state  residence
+	// What the counts of the model and the timing include of this place.
+	countedUsable, countedPresent int
+	// taken is how many pages the weights occupy while state is not absent.
+	taken   int
+	running int // Infers without a result
+	used    Instant
+	// loadedBy is the last LoadWeights; what earlier actions say of the
+	// weights is out of date.
+	loadedBy ActionID
+	backOff  backOff
+}
+
+// usable says that work for the model may be planned here.
+func (pl *place) usable() bool {
+	if !pl.held || !pl.model.known || !pl.timing.profiled {
+		return false
+	}
+	_, ok := pl.device.fits(pl.model.WeightsBytes)
+	return ok
+}
+
+func (pl *place) hold(held bool) {
+	pl.held = held
+	pl.recount()
+}
+
+// become changes the state of the weights and the account of the pages.
+func (pl *place) become(s residence, pages int) {
+	d := pl.device
+	if pl.state != absent {
+		d.used -= pl.taken
+	}
+	if s != absent {
+		d.used += pages
+	}
+	if pl.state == resident && s != resident {
+		i := slices.Index(d.resident, pl)
+		d.resident = slices.Delete(d.resident, i, i+1)
+	}
+	if pl.state != resident && s == resident {
+		d.resident = append(d.resident, pl)
+	}
+	pl.state, pl.taken = s, pages
+	pl.recount()
+}
+
+// recount brings the counts of the model and the timing up to date.
+func (pl *place) recount() {
+	usable, present := 0, 0
+	if pl.usable() {
+		usable = 1
+		if pl.state != absent {
+			present = 1
+		}
+	}
+	pl.model.usable += usable - pl.countedUsable
+	pl.timing.usable += usable - pl.countedUsable
+	pl.model.present += present - pl.countedPresent
+	pl.timing.present += present - pl.countedPresent
+	pl.countedUsable, pl.countedPresent = usable, present
+}
+
+// backOff keeps a place that fails from being tried again at once.
+type backOff struct {
+	failures int
+	until    Instant
+}
+
+// fail doubles the pause. What was already on its way when the pause began
+// does not count.
+func (b *backOff) fail(now Instant, first, most time.Duration) {
+	if now < b.until {
+		return
+	}
+	pause := first
+	for range min(b.failures, 16) {
+		pause = min(2*pause, most)
+	}
+	b.failures++
+	b.until = now.Add(pause)
+}
+
+func (b *backOff) succeed() { *b = backOff{} }

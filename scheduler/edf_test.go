@@ -1,0 +1,312 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const ms = time.Millisecond
+
+func TestEstimateIgnoresOneOutlier(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		measured []time.Duration
+		want     time.Duration
+	}{
+		{"nothing measured: the profile", nil, 10 * ms},
+		{"few, below the profile: still the profile", []time.Duration{7 * ms, 7 * ms}, 10 * ms},
+		{"few, above the profile", []time.Duration{12 * ms}, 12 * ms},
+		{"five: the profile no longer counts", []time.Duration{7 * ms, 7 * ms, 7 * ms, 7 * ms, 7 * ms}, 7 * ms},
+		{"one outlier", []time.Duration{7 * ms, 7 * ms, 90 * ms, 7 * ms, 8 * ms}, 8 * ms},
+		{"twice is no outlier", []time.Duration{7 * ms, 90 * ms, 90 * ms, 7 * ms, 8 * ms}, 90 * ms},
+		{"only the last ten count", append(slices.Repeat([]time.Duration{90 * ms}, 5),
+			slices.Repeat([]time.Duration{6 * ms}, 10)...), 6 * ms},
+		{"no measurement", []time.Duration{0, -1}, 10 * ms},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var w window
+			w.reset(10 * ms)
+			for i, d := range test.measured {
+				w.record(Instant(i), d)
+			}
+			if got := w.estimate(100); got != test.want {
+				t.Errorf("estimate is %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// An estimate above every deadline would never be measured again.
+func TestBadEstimatesAreForgotten(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	s := resnets(1, 1, 100)
+	slow := 0
+	f.fate = func(a Action) fakeFate {
+		if a.Kind == Infer && slow < 3 {
+			slow++
+			return fakeFate{duration: 400 * ms}
+		}
+		return fakeFate{duration: trueTime(a)}
+	}
+	f.start(s)
+	id := RequestID(0)
+	for range 600 {
+		id++
+		f.step(f.submit(Request{ID: id, Model: 1, Rows: 1, Arrived: f.now, Deadline: f.now.Add(100 * ms)}))
+		f.run(f.now.Add(20 * ms))
+	}
+	if f.reasons[Infeasible] == 0 {
+		t.Error("the slow phase had no effect")
+	}
+	if f.reasons[Done] < 300 {
+		t.Errorf("it did not recover: %v", f.reasons)
+	}
+}
+
+func TestExecutionBetweenAndBeyondTheProfile(t *testing.T) {
+	var m timing
+	m.seed(&Profile{Execution: []RowsTime{{1, 3 * ms}, {4, 8 * ms}}})
+	for rows, want := range map[int]time.Duration{1: 3 * ms, 2: 8 * ms, 4: 8 * ms, 5: 16 * ms, 9: 24 * ms} {
+		if got := m.execution(0, rows); got != want {
+			t.Errorf("%d rows take %v, want %v", rows, got, want)
+		}
+	}
+	// A larger batch never takes less.
+	for i := range 5 {
+		m.recordExecution(Instant(i), 1, 20*ms)
+	}
+	if got := m.execution(5, 4); got != 20*ms {
+		t.Errorf("4 rows take %v, want 20ms", got)
+	}
+}
+
+// Results may overtake each other on the way; the sum of what is left stays right.
+func TestLaneKeepsCount(t *testing.T) {
+	var l lane
+	var actions []*action
+	for i := range 4 {
+		a := &action{Action: Action{Expected: time.Duration(i+1) * ms}}
+		actions = append(actions, a)
+		l.add(0, a)
+	}
+	for _, step := range []struct {
+		at     time.Duration
+		remove int
+		free   time.Duration
+	}{{0, 2, 7 * ms}, {1 * ms, 0, 7 * ms}, {5 * ms, 1, 9 * ms}, {6 * ms, 3, 6 * ms}} {
+		l.remove(Instant(step.at), actions[step.remove])
+		if got := l.free(Instant(step.at)); got != Instant(step.free) {
+			t.Errorf("at %v free at %v, want %v", step.at, time.Duration(got), step.free)
+		}
+	}
+	l.remove(0, actions[0])
+	if l.lateAt(ms) != 0 || l.behind != 0 {
+		t.Errorf("an empty lane is late at %v, %v behind", l.lateAt(ms), l.behind)
+	}
+}
+
+func TestHandoverGivesWhatWaitsInOrderOfArrival(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	s := resnets(1, 2, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	f.start(s)
+	var events []Event
+	for id := RequestID(1); id <= 40; id++ {
+		r := Request{ID: id, Model: 1, Rows: 1, Class: fmt.Sprint(id % 3), Arrived: f.now}
+		if id%2 == 0 {
+			r.Deadline = f.now.Add(time.Second - time.Duration(id)*ms)
+		}
+		events = append(events, f.submit(r))
+	}
+	f.step(events...)
+	var waiting []RequestID
+	for _, r := range f.policy.Handover() {
+		waiting = append(waiting, r.ID)
+	}
+	if len(waiting) < 10 || !slices.IsSorted(waiting) {
+		t.Fatalf("handed over %v", waiting)
+	}
+	if again := f.policy.Handover(); len(again) != 0 {
+		t.Errorf("handed over twice: %v", again)
+	}
+	f.run(Instant(2 * time.Second))
+	if want := 40 - len(waiting); f.reasons[Done] != want || len(f.reasons) != 1 {
+		t.Errorf("completed %v, want %d that ran", f.reasons, want)
+	}
+	for _, id := range waiting {
+		if f.requests[id].completions > 0 {
+			t.Errorf("request %d was handed over and completed", id)
+		}
+	}
+}
+
+// A request without a deadline ranks behind those with one, but not for ever.
+func TestBestEffortIsNotStarved(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{BestEffortAge: time.Second}), t.Fatalf)
+	s := resnets(1, 2, 100)
+	s.Models[0].MaxRows, s.Models[1].MaxRows = 1, 1
+	f.start(s)
+	var when Instant
+	f.completed = func(r Request, c Completion) {
+		if r.Deadline == 0 {
+			when = f.now
+		}
+	}
+	f.step(f.submit(Request{ID: 1, Model: 2, Rows: 1}))
+	f.run(Instant(20 * ms)) // It has run; the next one meets a full device.
+	when = 0
+	born := f.now
+	for id := RequestID(2); f.now < born.Add(3*time.Second); id++ {
+		if id == 10 {
+			f.step(f.submit(Request{ID: id, Model: 2, Rows: 1, Arrived: f.now}))
+			continue
+		}
+		f.step(f.submit(Request{ID: id, Model: 1, Rows: 1, Arrived: f.now, Deadline: f.now.Add(100 * ms)}))
+		f.run(f.now.Add(2 * ms)) // 2.73 ms would be needed
+	}
+	if waited := when.Sub(born); waited < 500*ms || waited > 1500*ms {
+		t.Errorf("best effort was answered after %v, want about 1s", waited)
+	}
+}
+
+// Whatever always fails is tried again, but not in a hot loop.
+func TestFailuresDoNotLoop(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		fate func(a Action) fakeFate
+	}{
+		{"loads are refused", func(a Action) fakeFate { return fakeFate{outcome: Refused} }},
+		{"loads fail", func(a Action) fakeFate { return fakeFate{outcome: Failed, duration: ms} }},
+		{"infers are refused", func(a Action) fakeFate {
+			if a.Kind == Infer {
+				return fakeFate{outcome: Refused}
+			}
+			return fakeFate{duration: ms}
+		}},
+		{"weights are never there", func(a Action) fakeFate {
+			if a.Kind == Infer {
+				return fakeFate{outcome: Refused, absent: true}
+			}
+			return fakeFate{duration: ms}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+			f.fate = test.fate
+			f.start(resnets(1, 1, 100))
+			f.step(f.submit(Request{ID: 1, Model: 1, Rows: 1}))
+			f.run(Instant(10 * time.Second))
+			if f.actions < 5 || f.actions > 50 {
+				t.Errorf("%d actions in 10 s, want some and not many", f.actions)
+			}
+			f.fate = nil
+			f.run(Instant(15 * time.Second))
+			if f.reasons[Done] != 1 {
+				t.Error("it never recovered")
+			}
+		})
+	}
+}
+
+func TestSameEventsSameDecisions(t *testing.T) {
+	play := func() (all []Decisions) {
+		rng := rand.New(rand.NewPCG(7, 7))
+		p := NewEDF(EDFOptions{})
+		s := resnets(3, 12, 28)
+		var now Instant
+		id := RequestID(0)
+		events := []Event{Start{s}}
+		for range 2000 {
+			var out Decisions
+			p.Step(now, events, &out)
+			all = append(all, out)
+			events = nil
+			now = now.Add(time.Duration(rng.IntN(2000)) * time.Microsecond)
+			for _, a := range out.Actions {
+				events = append(events, Finished{&Result{Action: a.ID, Engine: a.Expected, Outcome: Outcome(rng.IntN(20) / 18)}})
+			}
+			for range rng.IntN(6) {
+				id++
+				events = append(events, Submit{&Request{ID: id, Model: ModelID(1 + rng.IntN(12)), Rows: 1,
+					Arrived: now, Deadline: now.Add(time.Duration(10+rng.IntN(90)) * ms)}})
+			}
+		}
+		return all
+	}
+	if diff := cmp.Diff(play(), play()); diff != "" {
+		t.Errorf("two runs differ:\n%s", diff)
+	}
+}
+
+// A result that comes back in the same step as the deadline is in time; one
+// that comes after it is not.
+func TestResultAtTheDeadline(t *testing.T) {
+	for late, want := range map[time.Duration]Reason{0: Done, 1: DeadlinePassed} {
+		p := NewEDF(EDFOptions{})
+		s := resnets(1, 1, 100)
+		s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+		deadline := Instant(20 * ms)
+		var out Decisions
+		p.Step(0, []Event{Start{s}, Submit{&Request{ID: 1, Model: 1, Rows: 1, Deadline: deadline}}}, &out)
+		if len(out.Actions) != 1 || out.Wake == 0 || out.Wake > deadline {
+			t.Fatalf("%d actions, wake at %d", len(out.Actions), out.Wake)
+		}
+		done := Finished{&Result{Action: out.Actions[0].ID, Engine: 3 * ms}}
+		out.Reset()
+		p.Step(deadline.Add(late), []Event{done}, &out)
+		if len(out.Completions) != 1 || out.Completions[0].Reason != want {
+			t.Errorf("%v after the deadline: %+v, want %v", late, out.Completions, want)
+		}
+	}
+}
+
+// One operation is one request, with its share of results, on a large fleet
+// under 80 % load in small batches.
+func BenchmarkRequest(b *testing.B) {
+	for _, size := range []struct{ workers, models int }{{1, 4}, {100, 1000}} {
+		b.Run(fmt.Sprintf("%d devices, %d models", size.workers, size.models), func(b *testing.B) {
+			s := resnets(size.workers, size.models, 7*200)
+			for i := range s.Workers {
+				for j := range 50 {
+					s.Workers[i].Devices[0].Resident = append(s.Workers[i].Devices[0].Resident,
+						Resident{ModelID(1 + (i*10+j)%size.models), 7})
+				}
+			}
+			p := NewEDF(EDFOptions{})
+			var out Decisions
+			p.Step(0, []Event{Start{s}}, &out)
+			rng := rand.New(rand.NewPCG(1, 1))
+			var now Instant
+			var due []Event
+			gap := time.Duration(1e9 / (300 * float64(size.workers)))
+			type flight struct {
+				at Instant
+				e  Event
+			}
+			var flights []flight
+			b.ResetTimer()
+			for i := range b.N {
+				now = now.Add(gap)
+				due = due[:0]
+				flights = slices.DeleteFunc(flights, func(f flight) bool {
+					if f.at <= now {
+						due = append(due, f.e)
+					}
+					return f.at <= now
+				})
+				due = append(due, Submit{&Request{ID: RequestID(i + 1), Model: ModelID(1 + rng.IntN(size.models)),
+					Rows: 1, Arrived: now, Deadline: now.Add(100 * ms)}})
+				out.Reset()
+				p.Step(now, due, &out)
+				for _, a := range out.Actions {
+					flights = append(flights, flight{now.Add(a.Expected), Finished{&Result{Action: a.ID, Engine: a.Expected}}})
+				}
+			}
+		})
+	}
+}

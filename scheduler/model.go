@@ -1,0 +1,141 @@
+package scheduler
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// never is later than every deadline.
+const never = Instant(math.MaxInt64)
+
+// model is a model: what runs, what waits, where it is.
+type model struct {
+	Model
+	// known: it was added and not removed. A model may be held, resident or
+	// profiled before it is added.
+	known, removed bool
+	// replacement takes over what waits, and what comes back from workers.
+	replacement *model
+
+	timings []*timing
+	places  []*place
+	usable  int // places that may be used
+	present int // of these, with weights resident or on the way
+
+	queues  []*queue // no empty one
+	waiting int      // requests
+	rows    int      // of the waiting requests
+	active  int      // index in EDF.active; −1: nothing waits
+
+	// orphaned is since when requests wait and no worker can run them.
+	orphaned Instant
+	// missed is when a request was last too late.
+	missed Instant
+	// warm: wanted on a device although nothing waits.
+	warm bool
+}
+
+// timing is the model's timing on a kind of device; it may be unprofiled.
+func (m *model) timing(kind string) *timing {
+	for _, t := range m.timings {
+		if t.kind == kind {
+			return t
+		}
+	}
+	t := &timing{kind: kind}
+	m.timings = append(m.timings, t)
+	return t
+}
+
+// refresh counts anew where the model can run.
+func (m *model) refresh() {
+	for _, pl := range m.places {
+		pl.recount()
+	}
+}
+
+// tooBig says that the model is held and profiled, and fits nowhere.
+func (m *model) tooBig() bool {
+	return m.usable == 0 && slices.ContainsFunc(m.places, func(pl *place) bool {
+		return pl.held && m.known && pl.timing.profiled
+	})
+}
+
+// fastest is the best execution time of so many rows on any usable device.
+func (m *model) fastest(now Instant, rows int) (d time.Duration, ok bool) {
+	for _, t := range m.timings {
+		if t.usable == 0 {
+			continue
+		}
+		if e := t.execution(now, rows); !ok || e < d {
+			d, ok = e, true
+		}
+	}
+	return d, ok
+}
+
+// bestCase is the time to an answer if nothing else had to be done. cold is
+// the part of it that is spent on loading weights.
+func (m *model) bestCase(now Instant, rows int) (d, cold time.Duration) {
+	best := time.Duration(math.MaxInt64)
+	for _, t := range m.timings {
+		if t.usable == 0 {
+			continue
+		}
+		e, load := t.execution(now, rows), time.Duration(0)
+		if t.present == 0 {
+			load = t.load.estimate(now)
+		}
+		if e+load < best {
+			best, cold = e+load, load
+		}
+	}
+	return best, cold
+}
+
+// batchRows is the most rows in a batch.
+func (m *model) batchRows() int { return max(1, m.MaxRows) }
+
+// queue is the queue of a class, made when it is missing.
+func (m *model) queue(class string) *queue {
+	for _, q := range m.queues {
+		if q.class == class {
+			return q
+		}
+	}
+	q := &queue{class: class}
+	m.queues = append(m.queues, q)
+	return q
+}
+
+// head is the most urgent of the waiting requests, nil when none waits.
+func (m *model) head(age time.Duration) *request {
+	var first *request
+	for _, q := range m.queues {
+		for _, l := range [...][]*request{q.timed, q.loose} {
+			if len(l) > 0 && (first == nil || moreUrgent(l[0], first, age)) {
+				first = l[0]
+			}
+		}
+	}
+	return first
+}
+
+// lastDeadline is the latest deadline of the waiting requests; never when one
+// of them has none.
+func (m *model) lastDeadline() Instant {
+	var last Instant
+	for _, q := range m.queues {
+		if len(q.loose) > 0 {
+			return never
+		}
+		last = max(last, q.timed[len(q.timed)-1].Deadline)
+	}
+	return last
+}
+
+func moreUrgent(a, b *request, age time.Duration) bool {
+	ua, ub := a.urgency(age), b.urgency(age)
+	return ua < ub || ua == ub && a.seq < b.seq
+}

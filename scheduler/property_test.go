@@ -1,0 +1,199 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// Whatever the workers do, every request is completed exactly once by its
+// deadline; the other invariants are checked by fakeFleet at every decision.
+func TestEveryRequestIsCompletedOnceInTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWild(t)
+		for range rapid.IntRange(1, 60).Draw(t, "operations") {
+			w.operation()
+			w.f.run(w.f.now.Add(w.duration("pass", 20*time.Millisecond)))
+		}
+		w.finish()
+	})
+}
+
+// wild is a fleet that things happen to.
+type wild struct {
+	t      *rapid.T
+	f      *fakeFleet
+	state  *State
+	ids    RequestID
+	models ModelID
+	calm   bool
+}
+
+func newWild(t *rapid.T) *wild {
+	w := &wild{t: t}
+	w.f = newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	w.state = &State{}
+	w.models = ModelID(rapid.IntRange(1, 5).Draw(t, "models"))
+	var holds []ModelID
+	for id := ModelID(1); id <= w.models; id++ {
+		m, f := resnet(id, "a")
+		m.Batched = rapid.IntRange(0, 4).Draw(t, "batched") < 4
+		m.MaxRows = rapid.SampledFrom([]int{16, 3, 1}).Draw(t, "rows")
+		m.WeightsBytes = int64(rapid.IntRange(0, 6).Draw(t, "weights")) << 20
+		w.state.Models = append(w.state.Models, m)
+		w.state.Profiles = append(w.state.Profiles, f)
+		if rapid.Bool().Draw(t, "profile b") {
+			slow := Profile{Model: id, DeviceKind: "b", WeightsLoad: 20 * time.Millisecond,
+				Execution: []RowsTime{{1, 9 * time.Millisecond}, {4, 30 * time.Millisecond}}}
+			w.state.Profiles = append(w.state.Profiles, slow)
+		}
+		if rapid.IntRange(0, 5).Draw(t, "held") < 5 {
+			holds = append(holds, id)
+		}
+	}
+	for i := range rapid.IntRange(1, 3).Draw(t, "workers") {
+		spec := Worker{Name: fmt.Sprintf("w%d", i), Holds: holds}
+		for range rapid.IntRange(1, 2).Draw(t, "devices") {
+			spec.Devices = append(spec.Devices, Device{Kind: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "kind"),
+				Pages: rapid.IntRange(1, 12).Draw(t, "pages"), PageBytes: 1 << 20})
+		}
+		w.state.Workers = append(w.state.Workers, spec)
+	}
+	w.f.fate = w.fate
+	w.f.start(w.state)
+	return w
+}
+
+func (w *wild) duration(label string, most time.Duration) time.Duration {
+	return time.Duration(rapid.Int64Range(0, int64(most)).Draw(w.t, label))
+}
+
+func (w *wild) fate(a Action) fakeFate {
+	fate := fakeFate{duration: max(1, a.Expected)}
+	if w.calm {
+		return fate
+	}
+	switch rapid.IntRange(0, 29).Draw(w.t, "fate") {
+	case 20:
+		fate.outcome = Failed
+	case 21:
+		fate.outcome = Refused
+	case 22:
+		fate.outcome, fate.absent = Refused, true
+	case 23:
+		fate.silent = true
+	case 24, 25:
+		fate.delay = w.duration("delay", 200*time.Millisecond)
+	case 26, 27, 28:
+		fate.duration += w.duration("slow", 3*fate.duration)
+	}
+	return fate
+}
+
+func (w *wild) operation() {
+	names := make([]string, len(w.state.Workers))
+	for i, spec := range w.state.Workers {
+		names[i] = spec.Name
+	}
+	var e Event
+	switch rapid.IntRange(0, 15).Draw(w.t, "operation") {
+	case 11:
+		name := rapid.SampledFrom(names).Draw(w.t, "down")
+		if !w.f.workers[name].up {
+			return
+		}
+		e = w.f.workerDown(name)
+	case 12, 13:
+		i := rapid.IntRange(0, len(names)-1).Draw(w.t, "up")
+		e = w.f.workerUp(w.state.Workers[i])
+	case 14:
+		if w.ids == 0 {
+			return
+		}
+		e = Cancel{RequestID(rapid.Uint64Range(1, uint64(w.ids)).Draw(w.t, "cancel"))}
+	case 15:
+		e = ProfileChanged{&w.state.Profiles[rapid.IntRange(0, len(w.state.Profiles)-1).Draw(w.t, "profile")]}
+	case 10:
+		name := rapid.SampledFrom(names).Draw(w.t, "holder")
+		holds := w.someModels()
+		w.f.workers[name].spec.Holds = holds
+		e = Held{name, holds}
+	default:
+		w.burst()
+		return
+	}
+	w.f.step(e)
+}
+
+func (w *wild) someModels() (some []ModelID) {
+	for id := ModelID(1); id <= w.models; id++ {
+		if rapid.IntRange(0, 3).Draw(w.t, "held") < 3 {
+			some = append(some, id)
+		}
+	}
+	return some
+}
+
+func (w *wild) burst() {
+	var events []Event
+	for range rapid.IntRange(1, 30).Draw(w.t, "burst") {
+		w.ids++
+		r := Request{ID: w.ids, Model: ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "model")),
+			Class: rapid.SampledFrom([]string{"x", "y"}).Draw(w.t, "class"), Arrived: w.f.now}
+		r.Rows = rapid.IntRange(1, w.f.models[r.Model].MaxRows).Draw(w.t, "rows")
+		if rapid.IntRange(0, 3).Draw(w.t, "timed") < 3 {
+			r.Deadline = w.f.now.Add(w.duration("deadline", 150*time.Millisecond))
+		}
+		events = append(events, w.f.submit(r))
+	}
+	w.f.step(events...)
+}
+
+// finish brings back the workers, so that best effort ends too.
+func (w *wild) finish() {
+	w.calm = true
+	for _, spec := range w.state.Workers {
+		w.f.step(w.f.workerUp(spec))
+	}
+	w.f.run(w.f.now.Add(10 * time.Second))
+	for id := RequestID(1); id <= w.ids; id++ {
+		if n := w.f.requests[id].completions; n != 1 {
+			w.t.Fatalf("request %d was completed %d times", id, n)
+		}
+	}
+	p := w.f.policy.(*EDF)
+	if n := len(p.requests) + len(p.timers) + len(p.active) + len(p.actions); n > 0 {
+		w.t.Fatalf("%d things are left: %d requests, %d timers, %d models, %d actions",
+			n, len(p.requests), len(p.timers), len(p.active), len(p.actions))
+	}
+	for _, m := range p.models {
+		usable, present := 0, 0
+		for _, pl := range m.places {
+			if pl.usable() {
+				usable++
+				if pl.state != absent {
+					present++
+				}
+			}
+		}
+		if m.usable != usable || m.present != present {
+			w.t.Fatalf("model %d is usable at %d places and present at %d, counted as %d and %d",
+				m.ID, usable, present, m.usable, m.present)
+		}
+	}
+	for _, d := range p.devices {
+		sum := 0
+		for _, pl := range d.places {
+			sum += pl.taken
+			if (pl.state == resident) != slices.Contains(d.resident, pl) {
+				w.t.Fatalf("model %d is in the wrong list", pl.model.ID)
+			}
+		}
+		if sum != d.used {
+			w.t.Fatalf("%d pages are accounted for, %d are taken", d.used, sum)
+		}
+	}
+}

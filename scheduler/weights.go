@@ -1,0 +1,228 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// A device's transfer engine is given at most so many loads, for the same
+// reason as two batches: the next starts while the result is on its way.
+const loadsAhead = 2
+
+// demand is a model that ought to be on one device more.
+type demand struct {
+	model *model
+	rank  Instant // the more urgent first
+	// last is the latest deadline that still makes a load worth its while.
+	last Instant
+	// gain: the weights must be there before; other devices have them already.
+	gain Instant
+	// mayEvict others whose need is less; else only free pages are used.
+	mayEvict bool
+}
+
+// wantWarm notes that a model ought to be resident although nothing waits.
+func (p *EDF) wantWarm(m *model) {
+	if !m.warm {
+		m.warm = true
+		p.warm = append(p.warm, m)
+	}
+}
+
+// placeWeights loads the weights that waiting requests lack.
+func (p *EDF) placeWeights() {
+	if len(p.active) == 0 && len(p.warm) == 0 {
+		return
+	}
+	open, idle := false, false
+	for _, d := range p.devices {
+		open = open || p.mayLoad(d)
+		idle = idle || d.idle()
+	}
+	if !open {
+		return
+	}
+	for _, n := range p.demands(idle) {
+		p.load(n)
+	}
+}
+
+func (p *EDF) mayLoad(d *device) bool {
+	return d.loading < loadsAhead && !d.transfer.late(p.now, p.options.ScheduleAhead) &&
+		!d.execution.late(p.now, p.options.ScheduleAhead)
+}
+
+// demands lists the models that lack a device, the most urgent first.
+func (p *EDF) demands(someIdle bool) []demand {
+	var all []demand
+	for _, m := range p.active {
+		if m.usable == 0 {
+			continue
+		}
+		ready, drained := p.outlook(m)
+		if ready != never && !someIdle {
+			continue
+		}
+		head := m.head(p.options.BestEffortAge)
+		n := demand{model: m, rank: head.urgency(p.options.BestEffortAge), last: m.lastDeadline(), gain: drained}
+		n.mayEvict = ready == never || drained > n.last ||
+			head.Deadline != 0 && ready > p.lateAt(head)
+		all = append(all, n)
+	}
+	p.warm = slices.DeleteFunc(p.warm, func(m *model) bool {
+		m.warm = m.usable > 0 && m.present == 0
+		return !m.warm
+	})
+	for _, m := range p.warm {
+		if m.waiting == 0 {
+			all = append(all, demand{model: m, rank: never, last: never, gain: never, mayEvict: true})
+		}
+	}
+	slices.SortFunc(all, func(a, b demand) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.model.ID, b.model.ID))
+	})
+	return all
+}
+
+// outlook is when the first of the devices that have the model's weights, or
+// will have, can start on it, and when they will have run all that waits.
+func (p *EDF) outlook(m *model) (ready, drained Instant) {
+	ready = never
+	ahead := p.options.ScheduleAhead
+	var fastest *place
+	devices := 0
+	for _, pl := range m.places {
+		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now, ahead) {
+			continue
+		}
+		at := max(pl.device.execution.free(p.now), pl.backOff.until)
+		if pl.state == arriving {
+			if pl.device.transfer.late(p.now, ahead) {
+				continue
+			}
+			at = max(at, pl.device.transfer.free(p.now))
+		}
+		devices++
+		if at < ready {
+			ready, fastest = at, pl
+		}
+	}
+	if ready == never {
+		return never, never
+	}
+	full := m.batchRows()
+	batches := (m.rows + full - 1) / full
+	if !m.Batched {
+		full, batches = 1, m.waiting
+	}
+	work := fastest.timing.execution(p.now, full) * time.Duration(batches) / time.Duration(devices)
+	return ready, ready.Add(work)
+}
+
+// load sends the weights to the best device, if there is one.
+func (p *EDF) load(n demand) {
+	type option struct {
+		place   *place
+		victims []*place
+		ready   Instant
+	}
+	var best *option
+	for _, pl := range n.model.places {
+		d := pl.device
+		if pl.state != absent || !pl.usable() || !p.mayLoad(d) || n.gain != never && !d.idle() {
+			continue
+		}
+		if pl.backOff.until > p.now {
+			p.wakeAt(pl.backOff.until)
+			continue
+		}
+		ready := max(d.transfer.free(p.now).Add(pl.timing.load.estimate(p.now)), d.execution.free(p.now))
+		if ready >= n.gain || n.last != never &&
+			ready.Add(pl.timing.execution(p.now, 1)+p.options.NetworkLag) > n.last {
+			continue
+		}
+		victims, ok := p.victims(pl, n)
+		if !ok {
+			continue
+		}
+		o := option{pl, victims, ready}
+		if best == nil || cmp.Or(
+			cmp.Compare(min(1, len(o.victims)), min(1, len(best.victims))),
+			cmp.Compare(o.ready, best.ready),
+			cmp.Compare(d.worker, best.place.device.worker),
+			cmp.Compare(d.index, best.place.device.index)) < 0 {
+			best = &o
+		}
+	}
+	if best == nil {
+		return
+	}
+	for _, v := range best.victims {
+		p.evict(v)
+	}
+	pl := best.place
+	pages, _ := pl.device.fits(n.model.WeightsBytes)
+	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.timing.load.estimate(p.now)}}
+	pl.become(arriving, pages)
+	pl.device.loading++
+	p.act(pl, a)
+	pl.loadedBy = a.ID
+}
+
+// victims are the weights that have to go before a load: those that nobody
+// waits for first, the least recently used first; never any that are in use,
+// nor any that are needed more urgently than the ones that come.
+func (p *EDF) victims(pl *place, n demand) (victims []*place, ok bool) {
+	d := pl.device
+	pages, _ := d.fits(n.model.WeightsBytes)
+	lacking := pages - (d.pages - d.used)
+	if lacking <= 0 {
+		return nil, true
+	}
+	if !n.mayEvict {
+		return nil, false
+	}
+	var candidates []*place
+	reclaimable := 0
+	for _, v := range d.resident {
+		if v.running > 0 || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
+			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= n.rank {
+			continue
+		}
+		candidates = append(candidates, v)
+		reclaimable += v.taken
+	}
+	if reclaimable < lacking {
+		return nil, false
+	}
+	slices.SortFunc(candidates, func(a, b *place) int {
+		return cmp.Or(
+			cmp.Compare(min(1, a.model.waiting), min(1, b.model.waiting)),
+			cmp.Compare(a.used, b.used),
+			cmp.Compare(a.model.ID, b.model.ID))
+	})
+	for i, v := range candidates {
+		lacking -= v.taken
+		if lacking <= 0 {
+			return candidates[:i+1], true
+		}
+	}
+	return nil, false
+}
+
+// evict takes the weights off the device. The pages count as free at once: the
+// worker carries out transfers in the order of the actions.
+func (p *EDF) evict(pl *place) {
+	a := &action{Action: Action{Kind: EvictWeights}, pages: pl.taken}
+	pl.become(absent, 0)
+	p.act(pl, a)
+}
+
+// evictRemoved frees the pages of a model that has been removed, as soon as
+// nothing uses them.
+func (p *EDF) evictRemoved(pl *place) {
+	if pl.model.removed && pl.state == resident && pl.running == 0 {
+		p.evict(pl)
+	}
+}

@@ -1,0 +1,169 @@
+package workerd
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/orrery-project/orrery/internal/tensor"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/sessionpb"
+)
+
+const ms = time.Millisecond
+
+func TestProfileMeasures(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].rows = []int{1, 4}
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration {
+			if run == 6 { // of 4 rows: the third measured one
+				return 100 * ms
+			}
+			return time.Duration(rows) * ms
+		}
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		start := time.Now()
+		res := l.expect(ok, profile(1, &sessionpb.Profile{Warmups: 1, Runs: 3, BudgetNs: int64(time.Second), WeightsLoads: 2}))
+		p := res.Profile
+		if p.Key.Digest != "digest of fake:a" || p.Key.Engine != "fake" || p.Key.EngineVersion != "7" || p.Key.DeviceKind != "gpu" {
+			t.Errorf("key %v", p.Key)
+		}
+		if p.WeightsLoadP50Ns != int64(20*ms) || p.WeightsLoadP99Ns != int64(20*ms) || p.OutputBytesPerRow != 8 {
+			t.Errorf("profile %v", p)
+		}
+		one, four := p.Execution[0], p.Execution[1]
+		if one.Rows != 1 || one.P50Ns != int64(ms) || one.P99Ns != int64(ms) || one.Runs != 3 || one.Outliers != 0 {
+			t.Errorf("one row: %v", one)
+		}
+		if four.Rows != 4 || four.P50Ns != int64(4*ms) || four.P99Ns != int64(100*ms) || four.Runs != 3 || four.Outliers != 1 {
+			t.Errorf("four rows: %v", four)
+		}
+		if took := time.Since(start); took != 40*ms+4*ms+112*ms {
+			t.Errorf("took %v", took)
+		}
+		if res.FreePages != 5 || r.engine.loaded != 0 {
+			t.Errorf("%d pages are free, %d weights are loaded: the device is not as it was", res.FreePages, r.engine.loaded)
+		}
+		if runs := r.engine.ran(); len(runs) != 8 || len(runs[7].batch.Inputs[0].Data) != 4*2*4 || runs[7].batch.Inputs[0].Shape[0] != 4 {
+			t.Errorf("%d runs, the last with %v", len(runs), runs[len(runs)-1].batch)
+		}
+	})
+}
+
+func TestProfileKeepsToItsBudgetButMeasuresThrice(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].rows = []int{1, 8}
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return time.Duration(rows) * 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		res := l.expect(ok, profile(1, &sessionpb.Profile{Runs: 100, BudgetNs: int64(95 * ms)}))
+		if one, eight := res.Profile.Execution[0], res.Profile.Execution[1]; one.Runs != 10 || eight.Runs != 3 {
+			t.Errorf("%d and %d runs, want 10 and 3", one.Runs, eight.Runs)
+		}
+	})
+}
+
+func TestProfileOfResidentWeightsLeavesThemResident(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 3}))
+		time.Sleep(10 * ms) // it is reloading the weights
+		l.expect(weightsInUseCode, evictWeights(1))
+		l.expect(weightsInUseCode, loadWeights(1))
+		if d := l.freshReport().Devices[0]; len(d.Resident) != 0 || d.FreePages != 2 {
+			t.Errorf("device during the profile: %v", d)
+		}
+		if res := l.wants(ok, measuring); res.Profile.WeightsLoadP50Ns != int64(20*ms) || res.FreePages != 2 {
+			t.Errorf("result %v", res)
+		}
+		l.payload("r", 1, 2)
+		l.expect(ok, infer(1, "r"))
+
+		// With a batch waiting the weights are not reloaded.
+		l.payload("s", 1, 2)
+		now := r.now()
+		measuring = l.do(profile(1, &sessionpb.Profile{Runs: 3}))
+		later := l.do(within(infer(1, "s"), now+5*ms, 0))
+		if res := l.wants(ok, measuring); res.Profile.WeightsLoadP50Ns != 0 && res.Profile.Execution[0].Runs == 3 {
+			t.Logf("the profile began before the batch came: %v", res.Profile.WeightsLoadP50Ns)
+		}
+		l.wants(ok, later)
+		l.expect(ok, evictWeights(1))
+	})
+}
+
+func TestProfileReloadsNothingThatABatchWaitsFor(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		waiting := l.do(infer(1, "r"))
+		res := l.expect(ok, profile(1, &sessionpb.Profile{Runs: 3, WeightsLoads: 2}))
+		if res.Profile.WeightsLoadP50Ns != 0 || len(res.Profile.Execution) != 4 {
+			t.Errorf("profile %v", res.Profile)
+		}
+		l.payload("r", 1, 2)
+		l.wants(ok, waiting)
+	})
+}
+
+func TestProfileFailures(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return time.Second }
+		e.sources["fake:b"].weightsErr = errBroken
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(unknownModelCode, profile(1, &sessionpb.Profile{}))
+		l.expect(ok, loadModel(2, "fake:b"))
+		if res := l.expect(engineFailed, profile(2, &sessionpb.Profile{})); res.FreePages != 5 {
+			t.Errorf("%d pages are free after a failed load, want 5", res.FreePages)
+		}
+		l.hold(1, "fake:a")
+		l.expect(cacheExhausted, profile(2, &sessionpb.Profile{}))
+
+		// A profile that nobody waits for any more ends after its current run.
+		l.do(profile(1, &sessionpb.Profile{Runs: 1000}))
+		time.Sleep(1500 * ms)
+		next := r.lead(5, "t")
+		next.report(0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := r.worker.Stats().Devices[0].Queued; n != 0 {
+			t.Error("the profile of an old leader goes on")
+		}
+		if d := next.freshReport().Devices[0]; len(d.Resident) != 1 || d.FreePages != 2 {
+			t.Errorf("device after the profile: %v", d)
+		}
+	})
+}
+
+func TestSummary(t *testing.T) {
+	var runs []int64
+	for n := range int64(98) {
+		runs = append(runs, 100+n)
+	}
+	got := summary(8, append(runs, 600, 9000))
+	want := &logpb.RowsTime{Rows: 8, P50Ns: 149, P99Ns: 600, Runs: 100, Outliers: 2}
+	if got.String() != want.String() {
+		t.Errorf("summary %v, want %v", got, want)
+	}
+	if p := percentile([]int64{5}, 0.99); p != 5 {
+		t.Errorf("percentile of one value: %d", p)
+	}
+}
+
+func TestZeros(t *testing.T) {
+	b, err := zeros(tensor.Signature{Batched: true, Inputs: []tensor.Spec{
+		{Name: "t", Type: tensor.Bytes, Shape: []int64{-1, -1}},
+		{Name: "n", Type: tensor.Int64, Shape: []int64{-1, 3}},
+	}}, 4)
+	if err != nil || len(b.Inputs[0].Data) != 16 || b.Inputs[0].Shape[0] != 4 || b.Inputs[0].Shape[1] != 1 || len(b.Inputs[1].Data) != 96 {
+		t.Errorf("%v, %v", b, err)
+	}
+	if _, err := zeros(tensor.Signature{Inputs: []tensor.Spec{{Type: tensor.FP32, Shape: []int64{1 << 30, 1 << 30}}}}, 1); err == nil {
+		t.Error("an impossible shape is no error")
+	}
+}

@@ -87,7 +87,9 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 	if result == nil {
 		return
 	}
-	event := &scheduler.Result{Action: r.action.ID, Outcome: outcome(result.Code), Engine: time.Duration(result.EngineNs)}
+	event := &scheduler.Result{
+		Action: r.action.ID, Outcome: outcome(result.Code), Engine: time.Duration(result.EngineNs), Absent: absent(r.action.Kind, result.Code),
+	}
 	now := d.now()
 	for i, t := range r.tickets {
 		t.result, t.engine = now, event.Engine
@@ -119,6 +121,19 @@ func outcome(c sessionpb.ResultCode) scheduler.Outcome {
 	}
 }
 
+// absent says whether a failed action tells that the weights are not on the
+// device.
+func absent(kind scheduler.Kind, c sessionpb.ResultCode) bool {
+	switch c {
+	case sessionpb.ResultCode_RESULT_CODE_OK, sessionpb.ResultCode_RESULT_CODE_WEIGHTS_IN_USE:
+		return false
+	case sessionpb.ResultCode_RESULT_CODE_WEIGHTS_NOT_PRESENT, sessionpb.ResultCode_RESULT_CODE_UNKNOWN_MODEL:
+		return true
+	default:
+		return kind == scheduler.LoadWeights
+	}
+}
+
 // refusal is the error that a client sees for a completion.
 func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 	waited := d.now().Sub(t.arrived).Round(time.Microsecond)
@@ -127,14 +142,14 @@ func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 	case scheduler.Rejected:
 		e = errs.New(errs.Invalid, "the worker refused the request: %s", t.fault)
 	case scheduler.ExecutionFailed:
-		e = errs.Maybe(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), orLost(t.fault))
+		e = errs.New(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), orLost(t.fault))
 	case scheduler.Infeasible:
 		e = errs.New(errs.Infeasible, "the request for model %s has %v left, but can't be answered sooner than in %v",
 			t.modelName(), t.deadline.Sub(t.arrived).Round(time.Microsecond), c.Possible.Sub(t.arrived).Round(time.Microsecond))
 	case scheduler.TooLate:
 		e = errs.New(errs.DeadlinePassed, "after %v in the queue the request for model %s can't be answered before its deadline any more", waited, t.modelName())
 	case scheduler.DeadlinePassed:
-		e = errs.Maybe(errs.DeadlinePassed, "the deadline passed after %v, while the request for model %s was at a worker", waited, t.modelName())
+		e = errs.New(errs.DeadlinePassed, "the deadline passed after %v, while the request for model %s was at a worker", waited, t.modelName())
 	case scheduler.NoWorker:
 		e = errs.New(errs.NoWorker, "no worker that holds model %s is there; see `orrery worker list` and `orrery model status`", t.modelName())
 	case scheduler.NoRoom:
@@ -142,9 +157,13 @@ func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 	case scheduler.UnknownModel:
 		e = errs.New(errs.UnknownModel, "model %s has been unloaded", t.modelName())
 	case scheduler.Cancelled:
-		e = errs.Maybe(errs.Cancelled, "the client cancelled the request")
+		e = errs.New(errs.Cancelled, "the client cancelled the request")
 	default:
-		e = errs.Maybe(errs.Internal, "the scheduler gave up on the request: %s", c.Reason)
+		e = errs.New(errs.Internal, "the scheduler gave up on the request: %s", c.Reason)
+	}
+	e.Execution = errs.NotExecuted
+	if c.Started {
+		e.Execution = errs.MaybeExecuted
 	}
 	if c.RetryAfter > 0 {
 		e = e.After(c.RetryAfter)

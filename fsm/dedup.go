@@ -41,7 +41,7 @@ func (r *requests) first(id string) *logpb.Result {
 func (r *requests) remember(cmd *logpb.Command, result *logpb.Result) {
 	r.put(&logpb.Remembered{
 		RequestId:      cmd.GetRequestId(),
-		ProposedUnixNs: cmd.GetRequestedUnixNs(), // whatever the field's name says: see requests
+		RequestedUnixNs: cmd.GetRequestedUnixNs(),
 		Result:         result,
 	})
 	for len(r.rows) > requestMaxCount {
@@ -57,7 +57,7 @@ func (r *requests) put(row *logpb.Remembered) {
 // age forgets the oldest requests that are too old at a time.
 func (r *requests) age(now int64) {
 	now = max(now, 0)
-	for len(r.rows) > 0 && now-r.rows[0].GetProposedUnixNs() > requestMaxAge {
+	for len(r.rows) > 0 && now-r.rows[0].GetRequestedUnixNs() > requestMaxAge {
 		r.forgetOldest()
 	}
 }
@@ -67,7 +67,7 @@ func (r *requests) forgetOldest() {
 	r.rows[0] = nil // append moves the rest to another array now and then, this one may live until then
 	r.rows = r.rows[1:]
 	delete(r.byID, row.GetRequestId())
-	r.forgotten = max(r.forgotten, row.GetProposedUnixNs())
+	r.forgotten = max(r.forgotten, row.GetRequestedUnixNs())
 }
 
 func (r *requests) all() []*logpb.Remembered { return slices.Clone(r.rows) }

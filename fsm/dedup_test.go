@@ -63,10 +63,12 @@ func TestARequestIsForgottenByAgeAndThenRefused(t *testing.T) {
 
 	cmd.ProposedUnixNs = made + requestMaxAge
 	equal(t, "result at the limit", l.apply(cmd), first)
+	before := l.state.Snapshot()
 	cmd.ProposedUnixNs++
 	equal(t, "reason above it", l.apply(cmd).GetReason(), logpb.Reason_REASON_TOO_OLD)
 	equal(t, "forgotten", l.state.requests.forgotten, made)
 	equal(t, "remembered", len(l.state.requests.rows), 0)
+	equal(t, "remembered by a snapshot before", before.state.GetRemembered()[0].GetResult(), first)
 
 	other := l.command(&logpb.UnloadModel{Name: "m"})
 	other.RequestedUnixNs, other.ProposedUnixNs = made, cmd.ProposedUnixNs

@@ -20,7 +20,7 @@ func (s *State) Digest() string {
 		result := row.GetResult()
 		state.Remembered[i] = &logpb.Remembered{
 			RequestId:      row.GetRequestId(),
-			ProposedUnixNs: row.GetProposedUnixNs(),
+			RequestedUnixNs: row.GetRequestedUnixNs(),
 			Result: &logpb.Result{
 				Reason: result.GetReason(), ModelIds: result.GetModelIds(), Digest: result.GetDigest(), Index: result.GetIndex(),
 			},

@@ -26,6 +26,7 @@ func TestHoldings(t *testing.T) {
 	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{
 		loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestB), {Holding: pending(2, "w1", "i1").Holding, Remove: true},
 	}})
+	equal(t, "holdings read before", byWorker[0], pending(1, "w1", "i1").Holding)
 	m := l.state.Model(1)
 	equal(t, "info", m.GetInfo(), loaded(1, "", "", digestA).Info)
 	equal(t, "engine", m.GetEngine(), "gomlx")

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"sync"
 	"testing"
@@ -19,6 +21,9 @@ import (
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
+
+// imageBytes is the input size of an emulated model whose profile names none.
+const imageBytes = 1024
 
 // Names of the hosts of a test cluster.
 var controllerNames = []string{"c1", "c2", "c3"}
@@ -235,7 +240,7 @@ func follower(leader string, among ...string) string {
 	return ""
 }
 
-// serve waits for workers, loads ResNet50 through a follower and waits until
+// serve waits for workers, loads ResNet18 through a follower and waits until
 // the cluster serves.
 func (c *cluster) serve(workers int) (leader string) {
 	c.t.Helper()
@@ -250,7 +255,7 @@ func (c *cluster) serve(workers int) (leader string) {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if _, err := control.LoadModel(ctx, &controlpb.LoadModelRequest{Model: &logpb.LoadModel{Name: "resnet50", Source: "profiles.csv#resnet50_v2"}}); err != nil {
+	if _, err := control.LoadModel(ctx, &controlpb.LoadModelRequest{Model: &logpb.LoadModel{Name: "resnet18", Source: "profiles.csv#resnet18_v2"}}); err != nil {
 		c.t.Fatalf("load: %v", err)
 	}
 	c.eventually(time.Minute, "serving", func() error {
@@ -263,13 +268,13 @@ func (c *cluster) serve(workers int) (leader string) {
 	return leader
 }
 
-// image is a request for the emulated ResNet50 whose answer depends on seed.
+// image is a request for the emulated ResNet18 whose answer depends on seed.
 func image(seed byte) *inferencepb.ModelInferRequest {
-	data := make([]byte, 602112)
+	data := make([]byte, imageBytes)
 	data[0] = seed
 	return &inferencepb.ModelInferRequest{
-		ModelName: "resnet50", Id: fmt.Sprint(seed),
-		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, 602112}}},
+		ModelName: "resnet18", Id: fmt.Sprint(seed),
+		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, imageBytes}}},
 		RawInputContents: [][]byte{data},
 	}
 }
@@ -292,6 +297,13 @@ func (c *cluster) digestsEqual() {
 		}
 		return nil
 	})
+}
+
+// imageHash is the start of the emulated answer to image(seed).
+func imageHash(seed byte) []byte {
+	hash := fnv.New64a()
+	hash.Write(image(seed).RawInputContents[0])
+	return binary.LittleEndian.AppendUint64(nil, hash.Sum64())
 }
 
 func TestInferThroughAFollower(t *testing.T) {

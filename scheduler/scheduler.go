@@ -106,7 +106,7 @@ type (
 	// Start is the first event of every policy.
 	Start struct{ State *State }
 	// Submit hands over a request. From now on the policy answers for it: it
-	// will be the subject of exactly one Completion.
+	// will be the subject of exactly one Completion. It keeps the pointer.
 	Submit struct{ Request *Request }
 	// Cancel says that nobody waits for the request any more.
 	Cancel struct{ Request RequestID }

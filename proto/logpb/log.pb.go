@@ -2572,12 +2572,12 @@ func (x *Result) GetIndex() uint64 {
 
 // Remembered is one row of the de-duplication table.
 type Remembered struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	ProposedUnixNs int64                  `protobuf:"varint,2,opt,name=proposed_unix_ns,json=proposedUnixNs,proto3" json:"proposed_unix_ns,omitempty"`
-	Result         *Result                `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	RequestId       string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestedUnixNs int64                  `protobuf:"varint,2,opt,name=requested_unix_ns,json=requestedUnixNs,proto3" json:"requested_unix_ns,omitempty"`
+	Result          *Result                `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Remembered) Reset() {
@@ -2617,9 +2617,9 @@ func (x *Remembered) GetRequestId() string {
 	return ""
 }
 
-func (x *Remembered) GetProposedUnixNs() int64 {
+func (x *Remembered) GetRequestedUnixNs() int64 {
 	if x != nil {
-		return x.ProposedUnixNs
+		return x.RequestedUnixNs
 	}
 	return 0
 }
@@ -2995,12 +2995,12 @@ const file_log_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1b\n" +
 	"\tmodel_ids\x18\x03 \x03(\x04R\bmodelIds\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\x84\x01\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\x86\x01\n" +
 	"\n" +
 	"Remembered\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tR\trequestId\x12(\n" +
-	"\x10proposed_unix_ns\x18\x02 \x01(\x03R\x0eproposedUnixNs\x12-\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
+	"\x11requested_unix_ns\x18\x02 \x01(\x03R\x0frequestedUnixNs\x12-\n" +
 	"\x06result\x18\x03 \x01(\v2\x15.orrery.log.v1.ResultR\x06result\"g\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +

@@ -1,0 +1,105 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/orrery-project/orrery/proto/inferencepb"
+)
+
+// traffic is a steady, open-loop load on some entries.
+type traffic struct {
+	c       *cluster
+	rate    int // requests a second
+	timeout time.Duration
+	entries []inferencepb.GRPCInferenceServiceClient
+	stop    chan struct{}
+	wait    sync.WaitGroup
+
+	mu     sync.Mutex
+	sent   int
+	good   []time.Time
+	faults []error
+}
+
+// startTraffic sends requests to the named controllers in turn until end.
+func (c *cluster) startTraffic(rate int, timeout time.Duration, names ...string) *traffic {
+	tr := &traffic{c: c, rate: rate, timeout: timeout, stop: make(chan struct{})}
+	for _, name := range names {
+		tr.entries = append(tr.entries, c.inference(name))
+	}
+	tr.wait.Go(tr.run)
+	return tr
+}
+
+func (tr *traffic) run() {
+	ticker := time.NewTicker(time.Second / time.Duration(tr.rate))
+	defer ticker.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-tr.stop:
+			return
+		case <-ticker.C:
+			tr.wait.Go(func() { tr.one(i) })
+		}
+	}
+}
+
+func (tr *traffic) one(i int) {
+	ctx, cancel := context.WithTimeout(context.Background(), tr.timeout)
+	defer cancel()
+	seed := byte(i)
+	r, err := tr.entries[i%len(tr.entries)].ModelInfer(ctx, image(seed))
+	if err == nil && string(r.RawOutputContents[0][:8]) != string(imageHash(seed)) {
+		err = fmt.Errorf("the answer of request %d is another request's", i)
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.sent++
+	if err != nil {
+		tr.faults = append(tr.faults, fmt.Errorf("request %d: %w", i, err))
+		return
+	}
+	tr.good = append(tr.good, time.Now())
+}
+
+// end stops the load and waits for all answers.
+func (tr *traffic) end() {
+	close(tr.stop)
+	tr.wait.Wait()
+}
+
+// answered is how many have been answered rightly so far.
+func (tr *traffic) answered() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return len(tr.good)
+}
+
+// expectNoFault fails the test when a request failed, or when there was no
+// real load.
+func (tr *traffic) expectNoFault() {
+	tr.c.t.Helper()
+	if tr.sent < tr.rate {
+		tr.c.t.Errorf("only %d requests were sent: the load was not real", tr.sent)
+	}
+	for i, err := range tr.faults {
+		if i == 5 {
+			break
+		}
+		tr.c.t.Errorf("%v", err)
+	}
+	if len(tr.faults) > 0 {
+		tr.c.t.Errorf("%d of %d requests failed", len(tr.faults), tr.sent)
+	}
+}
+
+// longestGap is the longest time without an answer.
+func (tr *traffic) longestGap() (gap time.Duration) {
+	for i := 1; i < len(tr.good); i++ {
+		gap = max(gap, tr.good[i].Sub(tr.good[i-1]))
+	}
+	return gap
+}

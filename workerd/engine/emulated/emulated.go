@@ -25,8 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -112,7 +110,7 @@ func (e *Engine) Load(ctx context.Context, root *os.Root, source string) (engine
 	if file == "" || name == "" {
 		return nil, fmt.Errorf("%w: %q does not name a row; write it as profiles.csv#row", engine.ErrBadSource, source)
 	}
-	table, err := readFile(root, file)
+	table, err := engine.ReadSource(root, file, maxTableBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -121,33 +119,6 @@ func (e *Engine) Load(ctx context.Context, root *os.Root, source string) (engine
 		return nil, err
 	}
 	return &model{options: e.options, profile: profile, loads: make(map[int]uint64)}, nil
-}
-
-func readFile(root *os.Root, name string) ([]byte, error) {
-	// Opening a named pipe would block, so look first.
-	info, err := root.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: there is no file %q below the model directory %s; copy it there or correct the source",
-			engine.ErrBadSource, name, root.Name())
-	case err != nil:
-		return nil, fmt.Errorf("%w: %q must be a file below the model directory %s: %w", engine.ErrBadSource, name, root.Name(), err)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %q is not a regular file; name a CSV file", engine.ErrBadSource, name)
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: open %q: %w", engine.ErrBadSource, name, err)
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxTableBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: read %q: %w", engine.ErrBadSource, name, err)
-	}
-	if len(content) > maxTableBytes {
-		return nil, fmt.Errorf("%w: %q has more than %d bytes; split the table", engine.ErrBadSource, name, maxTableBytes)
-	}
-	return content, nil
 }
 
 // model is a profile in memory. It implements engine.Model.
@@ -285,14 +256,13 @@ type commands struct {
 
 func (w *weights) commands(parameters map[string]string) (commands, error) {
 	var c commands
+	if !w.options.AllowCommands {
+		return c, nil // they fail whole batches: nobody else's requests may suffer
+	}
 	for _, name := range []string{FailParameter, CrashParameter, DelayParameter} {
 		value, given := parameters[name]
 		if !given {
 			continue
-		}
-		if !w.options.AllowCommands {
-			return c, fmt.Errorf("%w: the parameter %s is a command to the emulated engine; allow it by the worker's setting engines.emulated.allow_commands",
-				engine.ErrInvalidInput, name)
 		}
 		switch name {
 		case FailParameter:

@@ -19,10 +19,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -90,7 +87,7 @@ func (e *Engine) Accepts(source string) bool { return strings.HasSuffix(source, 
 // Load reads and parses the file, and compiles it once to find out whether
 // GoMLX has all that it needs.
 func (e *Engine) Load(ctx context.Context, root *os.Root, source string) (engine.Model, error) {
-	content, err := readFile(root, source)
+	content, err := engine.ReadSource(root, source, maxFileBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -148,32 +145,6 @@ func (e *Engine) parse(source string, content []byte) (m *model, err error) {
 // withoutFiles keeps a model from reading further files, which its author
 // could choose freely: a reader without a directory refuses all.
 func withoutFiles(parsed onnx.Model) onnx.Model { return parsed.WithBaseDir("") }
-
-func readFile(root *os.Root, name string) ([]byte, error) {
-	// Opening a named pipe would block, so look first.
-	info, err := root.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: there is no file %q below the model directory %s; copy it there or correct the source",
-			engine.ErrBadSource, name, root.Name())
-	case err != nil:
-		return nil, fmt.Errorf("%w: %q must be a file below the model directory %s: %w", engine.ErrBadSource, name, root.Name(), err)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %q is not a regular file; name an ONNX file", engine.ErrBadSource, name)
-	case info.Size() > maxFileBytes:
-		return nil, fmt.Errorf("%w: %q has %d bytes; the most is %d", engine.ErrBadSource, name, info.Size(), maxFileBytes)
-	}
-	f, err := root.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: open %q: %w", engine.ErrBadSource, name, err)
-	}
-	defer f.Close()
-	content := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, content); err != nil {
-		return nil, fmt.Errorf("%w: read %q: %w", engine.ErrBadSource, name, err)
-	}
-	return content, nil
-}
 
 // catch turns a panic into an error: it is how GoMLX reports most of them.
 func catch(err *error) {

@@ -164,7 +164,7 @@ type Controller struct {
 	clients, followers *link.Server
 	// term is what this replica does while it leads; nil when it does not.
 	term atomic.Pointer[term]
-	// stopping is closed when no new request may come in.
+	// stopping is closed when this replica begins to shut down.
 	stopping chan struct{}
 }
 
@@ -211,7 +211,7 @@ func (c *Controller) RegisterPeer(s grpc.ServiceRegistrar) {
 // stay up until it returns; raft is closed after it.
 //
 // The end is graceful: leadership is handed over first, then requests that are
-// in hand here are answered, for as long as Drain allows.
+// in hand here are answered, for as long as drainTime allows.
 func (c *Controller) Run(ctx context.Context) error {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -238,6 +238,7 @@ const drainTime = 1200 * time.Millisecond
 func (c *Controller) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	close(c.stopping)
 	if c.term.Load() != nil {
 		if err := c.options.Consensus.Transfer(ctx); err != nil {
 			c.log.Warn("leadership was not handed over", "error", err)

@@ -29,6 +29,7 @@ type ticket struct {
 	arrived  scheduler.Instant
 	deadline scheduler.Instant
 	model    scheduler.ModelID
+	emulated bool
 
 	// at is the session that has it, when it is at a worker.
 	at *session
@@ -160,7 +161,7 @@ func (d *dispatcher) Handle(ctx context.Context, e *exchangepb.Envelope, reply f
 		reply(failed(err))
 		return
 	}
-	t := &ticket{envelope: e, reply: reply, model: scheduler.ModelID(model.Id), arrived: d.now()}
+	t := &ticket{envelope: e, reply: reply, model: scheduler.ModelID(model.Id), emulated: model.Info.GetEmulated(), arrived: d.now()}
 	if e.TimeLeftNs > 0 {
 		t.deadline = t.arrived.Add(time.Duration(e.TimeLeftNs))
 	}
@@ -271,6 +272,7 @@ func (d *dispatcher) succeed(t *ticket) {
 	d.answer(t, &exchangepb.Envelope{Payload: t.output, Answer: &exchangepb.Answer{
 		Execution: exchangepb.Execution_EXECUTION_EXECUTED,
 		Worker:    worker,
+		Emulated:  t.emulated,
 		Stages: []*exchangepb.Stage{
 			{Name: "queue", DurationNs: int64(t.sent.Sub(t.arrived))},
 			{Name: "worker", DurationNs: int64(t.result.Sub(t.sent))},

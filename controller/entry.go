@@ -160,7 +160,9 @@ func (e *entry) infer(ctx context.Context, request *inferencepb.ModelInferReques
 		return nil, err
 	}
 	e.answers.WithLabelValues("OK").Inc()
-	e.latency.Observe(time.Since(began).Seconds())
+	took := time.Since(began)
+	e.latency.Observe(took.Seconds())
+	answer.Answer.Stages = append(answer.Answer.Stages, &exchangepb.Stage{Name: "entry", DurationNs: int64(took)})
 	return answer, nil
 }
 

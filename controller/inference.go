@@ -2,7 +2,11 @@ package controller
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -11,6 +15,7 @@ import (
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/oip"
+	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
@@ -106,9 +111,27 @@ func (s *inferenceService) ModelInfer(ctx context.Context, r *inferencepb.ModelI
 	if answer.Answer.GetCode() != uint32(codes.OK) {
 		return nil, grpcerr.Status(grpcerr.FromAnswer(answer.Answer))
 	}
+	_ = grpc.SetTrailer(ctx, trailer(answer.Answer))
 	response := &inferencepb.ModelInferResponse{}
 	if err := proto.Unmarshal(answer.Payload, response); err != nil {
 		return nil, grpcerr.Status(errs.Maybe(errs.Internal, "the worker's answer can't be read: %v", err))
 	}
 	return response, nil
+}
+
+// Keys of the trailer of a successful answer.
+const (
+	workerTrailer = "orrery-worker"
+	timingTrailer = "orrery-timing"
+)
+
+// trailer says which worker computed an answer, and how long each stage took:
+// entry is the whole time here, of which queue was spent waiting for a device,
+// worker between leader and worker, and of that engine executing the batch.
+func trailer(a *exchangepb.Answer) metadata.MD {
+	var stages []string
+	for _, s := range a.Stages {
+		stages = append(stages, fmt.Sprintf("%s=%v", s.Name, time.Duration(s.DurationNs)))
+	}
+	return metadata.Pairs(workerTrailer, a.Worker, timingTrailer, strings.Join(stages, " "))
 }

@@ -116,24 +116,34 @@ func (r *route) set(w way) {
 // way itself (see Controller.lead).
 func (r *route) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		changed := r.c.options.Consensus.LeaderChanged()
 		id, address := r.c.options.Consensus.Leader()
 		following, cancel := context.WithCancel(ctx)
 		var watching sync.WaitGroup
 		watching.Go(func() {
-			select {
-			case <-changed:
-				cancel()
-			case <-following.Done():
-			}
+			r.awaitOtherLeader(following, id, address)
+			cancel()
 		})
 		if address != "" && id != r.c.options.Consensus.ID() {
 			r.follow(following, address)
-		} else {
-			<-following.Done()
 		}
-		cancel()
 		watching.Wait()
+		cancel()
+	}
+}
+
+// awaitOtherLeader returns when the leader is no longer the given one, or ctx
+// ends.
+func (r *route) awaitOtherLeader(ctx context.Context, id, address string) {
+	for {
+		changed := r.c.options.Consensus.LeaderChanged()
+		if nowID, nowAddress := r.c.options.Consensus.Leader(); nowID != id || nowAddress != address {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
@@ -133,16 +132,21 @@ func (c *Controller) build(replica *fsm.Replica) {
 		MaxMessage: int(config.Inference.MaxMessage), LinkRequests: config.Inference.LinkRequests, LinkBytes: int64(config.Inference.LinkBytes),
 		Tunables: tunables(config),
 	})
-	for name, register := range map[string]func(grpc.ServiceRegistrar){
-		"inference": c.controller.RegisterInference, "control": c.controller.RegisterControl, "peer": c.controller.RegisterPeer,
+	live := func() bool { return true }
+	for _, l := range []struct {
+		name     string
+		register func(grpc.ServiceRegistrar)
+		ready    func() bool
+	}{
+		{"inference", c.controller.RegisterInference, c.controller.Ready},
+		{"control", c.controller.RegisterControl, live},
+		{"peer", c.controller.RegisterPeer, live},
 	} {
 		server := rpc.NewServer(int(config.Inference.MaxMessage))
-		register(server)
-		if name != "peer" {
-			reflection.Register(server)
-			healthpb.RegisterHealthServer(server, health.NewServer())
-		}
-		c.servers.add(name, server)
+		l.register(server)
+		reflection.Register(server)
+		healthpb.RegisterHealthServer(server, health{ready: l.ready})
+		c.servers.add(l.name, server)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.controller.Metrics(), promhttp.HandlerOpts{}))

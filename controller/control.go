@@ -160,8 +160,6 @@ func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.Cluster
 		}
 	}
 	leaderID, _ := own.Leader()
-	answer.Term, answer.CommitIndex, answer.AppliedIndex = own.Progress()
-	s.c.options.Replica.Read(func(state *fsm.State) { answer.Cluster = state.Cluster() })
 	servers := own.Servers()
 	answer.Replicas = make([]*controlpb.Replica, len(servers))
 	var wait sync.WaitGroup
@@ -172,6 +170,9 @@ func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.Cluster
 		wait.Go(func() { s.ask(ctx, answer.Replicas[i], answer.DigestIndex) })
 	}
 	wait.Wait()
+	// Read last: a replica that has just started catches up meanwhile.
+	answer.Term, answer.CommitIndex, answer.AppliedIndex = own.Progress()
+	s.c.options.Replica.Read(func(state *fsm.State) { answer.Cluster = state.Cluster() })
 	for _, r := range answer.Replicas {
 		if r.Leader {
 			answer.Leader = r.Name

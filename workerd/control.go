@@ -90,6 +90,7 @@ func (w *Worker) openData(open *sessionpb.Open) (*session, error) {
 func (w *Worker) leave(s *session, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	s.hush.Stop()
 	s.finish()
 	if !w.closing {
 		s.close(cause)

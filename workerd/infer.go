@@ -123,9 +123,6 @@ func assemble(m *model, items []*item) (parts, runnable []*part, batch engine.Ba
 		maps.Copy(batch.Parameters, oip.CustomParameters(it.request))
 	}
 	switch most := maxRows(m); {
-	case len(runnable) > 1 && !m.info.Signature.Batched:
-		return parts, runnable, batch, refusef(sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT,
-			"model %d has no batch dimension: it runs one request at a time, not %d", m.id, len(runnable))
 	case batch.Rows > most:
 		return parts, runnable, batch, refusef(sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT,
 			"the batch has %d rows, model %d runs %d at most", batch.Rows, m.id, most)

@@ -252,7 +252,7 @@ func TestCancel(t *testing.T) {
 		l.cancel("alone")
 		l.cancel("unknown")
 		l.wants(cancelled, alone)
-		if len(l.results[running]) > 0 {
+		if !l.silent(running) {
 			t.Error("the cancelled batch was answered only when it could have started")
 		}
 		l.wants(ok, running)
@@ -318,7 +318,12 @@ func TestShutdownFinishesWhatRunsAndRefusesTheRest(t *testing.T) {
 		l.payload("waiting", 3, 4)
 		running := l.do(infer(1, "running"))
 		waiting := l.do(infer(1, "waiting"))
-		time.Sleep(time.Millisecond)
+		mute := r.dial(4, "u") // opens a stream and says nothing
+		if _, err := mute.service.Control(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		synctest.Wait()
 		r.stop()
 		synctest.Wait()
 		l.wants(shuttingDown, waiting)
@@ -329,6 +334,28 @@ func TestShutdownFinishesWhatRunsAndRefusesTheRest(t *testing.T) {
 		late := r.dial(5, "t")
 		late.openControl()
 		late.until("refusal", func() bool { return late.err != nil })
+		r.shutDown()
+		if took := time.Since(start); took != 500*time.Millisecond {
+			t.Errorf("the end took %v, want as long as the batch", took)
+		}
+	})
+}
+
+func TestShutdownWithAStreamThatBreaksMeanwhile(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 500 * time.Millisecond }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		l.payload("r", 1, 2)
+		l.do(infer(1, "r"))
+		synctest.Wait()
+		r.stop()
+		synctest.Wait()
+		l.data.CloseSend()
+		if took := r.shutDown(); took != 500*time.Millisecond {
+			t.Errorf("the end took %v, want as long as the batch", took)
+		}
 	})
 }
 

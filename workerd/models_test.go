@@ -103,6 +103,7 @@ func TestUnloadModel(t *testing.T) {
 		}
 		l.expect(unknownModelCode, loadWeights(1))
 		l.expect(unknownModelCode, infer(1, "s"))
+		synctest.Wait()
 		if s := r.worker.Stats(); s.Models != 0 || s.HostUsedBytes != 0 || r.engine.open != 0 {
 			t.Errorf("%+v", s)
 		}
@@ -172,8 +173,11 @@ func TestInferWaitsForWeightsOnTheWay(t *testing.T) {
 		now := r.now()
 		l.payload("s", 1, 2)
 		load := l.do(within(loadWeights(1), now+time.Second, now+time.Second/2))
-		l.expect(notPresent, infer(1, "s"))
+		res := l.expect(notPresent, infer(1, "s"))
 		l.wants(tooLate, load)
+		if at := time.Duration(res.StartedNs) - now; at.Round(ms) != 500*ms {
+			t.Errorf("gave up after %v, want when the load was refused", at)
+		}
 	})
 }
 

@@ -4,6 +4,10 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
@@ -98,4 +102,20 @@ func TestFramesAreBounded(t *testing.T) {
 	if len(counts) != 4 || counts[0] != 2 || counts[1] != 1 || counts[2] != 1 || counts[3] != 1 {
 		t.Errorf("envelopes in frames: %v, want [2 1 1 1]", counts)
 	}
+}
+
+func TestASessionEndsWhenItsOutboxIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSession(&sessionpb.Open{SessionId: "s"}, time.Hour)
+		s.data = newOutbox[*exchangepb.Envelope](100)
+		large := &exchangepb.Envelope{Payload: make([]byte, 80)}
+		s.sendData([]*exchangepb.Envelope{large})
+		if err := s.cause(); !errors.Is(err, errGoodbye) {
+			t.Errorf("ended with room left: %v", err)
+		}
+		s.sendData([]*exchangepb.Envelope{large})
+		if err := s.cause(); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("ended with %v", err)
+		}
+	})
 }

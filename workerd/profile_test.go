@@ -43,6 +43,7 @@ func TestProfileMeasures(t *testing.T) {
 		if took := time.Since(start); took != 40*ms+4*ms+112*ms {
 			t.Errorf("took %v", took)
 		}
+		synctest.Wait()
 		if res.FreePages != 5 || r.engine.loaded != 0 {
 			t.Errorf("%d pages are free, %d weights are loaded: the device is not as it was", res.FreePages, r.engine.loaded)
 		}
@@ -82,17 +83,20 @@ func TestProfileOfResidentWeightsLeavesThemResident(t *testing.T) {
 		}
 		l.payload("r", 1, 2)
 		l.expect(ok, infer(1, "r"))
-
-		// With a batch waiting the weights are not reloaded.
-		l.payload("s", 1, 2)
-		now := r.now()
-		measuring = l.do(profile(1, &sessionpb.Profile{Runs: 3}))
-		later := l.do(within(infer(1, "s"), now+5*ms, 0))
-		if res := l.wants(ok, measuring); res.Profile.WeightsLoadP50Ns != 0 && res.Profile.Execution[0].Runs == 3 {
-			t.Logf("the profile began before the batch came: %v", res.Profile.WeightsLoadP50Ns)
-		}
-		l.wants(ok, later)
 		l.expect(ok, evictWeights(1))
+	})
+}
+
+func TestProfileWaitsForWeightsOnTheWay(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		load := l.do(loadWeights(1))
+		l.expect(ok, profile(1, &sessionpb.Profile{}))
+		l.wants(ok, load)
+		if n := r.worker.Stats().Devices[0].Resident; n != 1 {
+			t.Errorf("%d models are resident, want the one that was loaded", n)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -72,9 +73,10 @@ func newRig(t *testing.T, adjust func(*Options, *fakeEngine)) *rig {
 	return r
 }
 
-// shutDown ends the worker and checks that it gave everything back. It may be called again.
-func (r *rig) shutDown() {
+// shutDown ends the worker, checks that it gave everything back, and says how long that took. It may be called again.
+func (r *rig) shutDown() (took time.Duration) {
 	r.t.Helper()
+	start := time.Now()
 	r.stop()
 	select {
 	case err := <-r.ended:
@@ -85,6 +87,7 @@ func (r *rig) shutDown() {
 	case <-time.After(time.Minute):
 		r.t.Error("Run has not returned")
 	}
+	took = time.Since(start)
 	r.server.Stop()
 	r.engine.mu.Lock()
 	defer r.engine.mu.Unlock()
@@ -94,6 +97,7 @@ func (r *rig) shutDown() {
 	if r.engine.overlap {
 		r.t.Error("two batches ran on one device at once")
 	}
+	return took
 }
 
 // leader is one session as a leader sees it.
@@ -111,6 +115,7 @@ type leader struct {
 	outputs map[string][]*exchangepb.Envelope
 	pong    *sessionpb.Pong
 	err     error // of Control, once it has ended
+	dataErr error // of Data
 	changed chan struct{}
 	action  uint64
 }
@@ -173,7 +178,7 @@ func (l *leader) openData() {
 	if l.data, err = l.service.Data(l.t.Context()); err != nil {
 		l.t.Fatal(err)
 	}
-	if err := l.data.Send(&sessionpb.LeaderData{Open: l.open}); err != nil {
+	if err := l.data.Send(&sessionpb.LeaderData{Open: l.open}); err != nil && !errors.Is(err, io.EOF) {
 		l.t.Fatal(err)
 	}
 	go l.readData()
@@ -207,6 +212,7 @@ func (l *leader) readData() {
 	for {
 		f, err := l.data.Recv()
 		if err != nil {
+			l.note(func() { l.dataErr = err })
 			return
 		}
 		l.note(func() {
@@ -239,16 +245,17 @@ func (l *leader) until(what string, condition func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			l.t.Fatalf("no %s (Control: %v)", what, l.err)
+			l.t.Fatalf("no %s", what)
 		}
 	}
 }
 
+// send sends a message. io.EOF means that the stream has ended; why is for readControl to find out.
 func (l *leader) send(m *sessionpb.LeaderMessage) {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.control.Send(m); err != nil {
+	if err := l.control.Send(m); err != nil && !errors.Is(err, io.EOF) {
 		l.t.Fatal(err)
 	}
 }
@@ -301,13 +308,20 @@ func (l *leader) wants(code sessionpb.ResultCode, id uint64) *sessionpb.Result {
 // report waits for the nth message, from 0, that opened the session or was a report.
 func (l *leader) report(n int) *sessionpb.WorkerMessage {
 	l.t.Helper()
-	l.until("report", func() bool { return len(l.seen) > n })
-	return l.seen[n]
+	var m *sessionpb.WorkerMessage
+	l.until("report", func() bool {
+		if len(l.seen) > n {
+			m = l.seen[n]
+		}
+		return m != nil
+	})
+	return m
 }
 
 // freshReport asks for a report.
 func (l *leader) freshReport() *sessionpb.Report {
 	l.t.Helper()
+	synctest.Wait()
 	n := len(l.seen)
 	l.send(&sessionpb.LeaderMessage{Report: true})
 	return l.report(n).Report
@@ -346,6 +360,7 @@ func (l *leader) raw(request string, payload []byte) {
 func (l *leader) output(request string) *inferencepb.ModelInferResponse {
 	l.t.Helper()
 	l.until("output of "+request, func() bool { return len(l.outputs[request]) > 0 })
+	synctest.Wait()
 	response := new(inferencepb.ModelInferResponse)
 	if err := proto.Unmarshal(l.outputs[request][0].Payload, response); err != nil {
 		l.t.Fatal(err)

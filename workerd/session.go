@@ -72,7 +72,6 @@ func (s *session) heard() {
 // close ends both streams. Only the first error counts.
 func (s *session) close(err error) {
 	s.once.Do(func() {
-		s.hush.Stop()
 		s.err = err
 		close(s.done)
 	})

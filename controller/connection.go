@@ -16,13 +16,16 @@ const (
 )
 
 // connection is the leader's relation to one worker, whether a session is open
-// or not. All fields but address belong to the coordinator's loop.
+// or not. All fields but addresses belong to the coordinator's loop.
 type connection struct {
 	name   string
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	address string
+	// addresses are where the worker may be: while the gossip still believes in
+	// a start of it that has died there are several, and they are tried in turn.
+	mu        sync.Mutex
+	addresses []string
+	next      int
 
 	// session is nil while none is open.
 	session *session
@@ -60,16 +63,18 @@ type held struct {
 	loadNs int64
 }
 
-func (w *connection) setAddress(address string) {
+func (w *connection) setAddresses(addresses []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.address = address
+	w.addresses = addresses
 }
 
-func (w *connection) currentAddress() string {
+// nextAddress is the address to try next.
+func (w *connection) nextAddress() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.address
+	w.next++
+	return w.addresses[w.next%len(w.addresses)]
 }
 
 // keepConnected opens a session to a worker again and again until ctx ends. It
@@ -103,7 +108,7 @@ func (k *coordinator) open(ctx context.Context, w *connection) (*session, error)
 	ctx, cancel := context.WithTimeout(ctx, tunables.ConnectTimeout)
 	defer cancel()
 	return openSession(ctx, sessionOptions{
-		worker: w.name, address: w.currentAddress(), dial: c.options.Dial, maxMessage: c.options.MaxMessage,
+		worker: w.name, address: w.nextAddress(), dial: c.options.Dial, maxMessage: c.options.MaxMessage,
 		leader: k.term.leader, id: newRequestID(),
 		heartbeat: tunables.Heartbeat, misses: tunables.HeartbeatMisses,
 		now:    func() int64 { return int64(c.instant()) },
@@ -140,7 +145,7 @@ func (k *coordinator) disconnected(w *connection, s *session) {
 // unreachable notes a failed attempt.
 func (k *coordinator) unreachable(w *connection, err error) {
 	if w.err == nil || !w.answered {
-		k.log.Warn("worker is unreachable", "worker", w.name, "address", w.currentAddress(), "error", err)
+		k.log.Warn("worker is unreachable", "worker", w.name, "error", err)
 	}
 	w.answered, w.err = true, err
 }

@@ -100,27 +100,32 @@ func (k *coordinator) reconcile(s *fsm.State) {
 
 // meet keeps a connection to everybody who is registered or in the gossip.
 func (k *coordinator) meet(s *fsm.State) {
-	addresses := map[string]string{}
-	for _, w := range s.Workers() {
-		addresses[w.Name] = w.SessionAddress
+	addresses := map[string][]string{}
+	add := func(name, address string) {
+		if !slices.Contains(addresses[name], address) {
+			addresses[name] = append(addresses[name], address)
+		}
 	}
 	for _, m := range k.term.c.options.Gossip.Members() {
 		if m.Role == "worker" {
-			addresses[m.Name] = m.Session
+			add(m.Name, m.Session)
 		}
 	}
-	for name, address := range addresses {
+	for _, w := range s.Workers() {
+		add(w.Name, w.SessionAddress)
+	}
+	for name, known := range addresses {
 		w := k.connections[name]
 		if w == nil {
 			ctx, cancel := context.WithCancel(k.ctx)
-			w = &connection{name: name, cancel: cancel, address: address, since: time.Now()}
+			w = &connection{name: name, cancel: cancel, addresses: known, since: time.Now()}
 			k.connections[name] = w
 			k.wait.Go(func() { k.keepConnected(ctx, w) })
 		}
-		w.setAddress(address)
+		w.setAddresses(known)
 	}
 	for name, w := range k.connections {
-		if _, there := addresses[name]; !there && w.session == nil {
+		if addresses[name] == nil && w.session == nil {
 			w.cancel()
 			delete(k.connections, name)
 		}
@@ -147,9 +152,6 @@ func (k *coordinator) register(s *fsm.State, w *connection) {
 		return
 	}
 	record, said := s.Worker(w.name), w.report.Worker
-	if said.GetName() != w.name {
-		return // somebody else answers at this address
-	}
 	if record != nil && record.Incarnation == said.Incarnation && record.Status != logpb.WorkerStatus_WORKER_STATUS_LOST {
 		if !w.registered {
 			w.registered = true

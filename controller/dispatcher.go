@@ -162,7 +162,7 @@ func (d *dispatcher) Handle(ctx context.Context, e *exchangepb.Envelope, reply f
 		return
 	}
 	t := &ticket{envelope: e, reply: reply, model: scheduler.ModelID(model.Id), emulated: model.Info.GetEmulated(), arrived: d.now()}
-	if e.TimeLeftNs > 0 {
+	if e.TimeLeftNs > 0 && !e.Header.GetBestEffort() {
 		t.deadline = t.arrived.Add(time.Duration(e.TimeLeftNs))
 	}
 	t.stop = context.AfterFunc(ctx, func() { d.mailbox.post(func() { d.cancel(t) }) })

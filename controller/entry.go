@@ -143,9 +143,11 @@ type call struct {
 	tenant  string
 	// priority is as the client gave it.
 	priority uint64
-	arrived  time.Time
-	id       string
-	attempt  uint32
+	// bestEffort: nobody asked for a deadline.
+	bestEffort bool
+	arrived    time.Time
+	id         string
+	attempt    uint32
 	// sent says that a leader may have seen it.
 	sent bool
 }
@@ -197,11 +199,12 @@ func (c *call) withDeadline(ctx context.Context) (context.Context, context.Cance
 	}
 	_, deadlined := ctx.Deadline()
 	if !ok && !deadlined {
-		timeout = c.e.c.tunables.Load().DefaultTimeout
+		ok = true
 		if model := c.local(); model.GetSloNs() > 0 {
 			timeout = time.Duration(model.SloNs)
+		} else {
+			timeout, c.bestEffort = c.e.c.tunables.Load().DefaultTimeout, true
 		}
-		ok = true
 	}
 	if !ok {
 		return ctx, func() {}, nil
@@ -286,7 +289,7 @@ func (c *call) try(ctx context.Context, w way) (*exchangepb.Envelope, error) {
 			ModelName: c.request.ModelName, ModelVersion: c.request.ModelVersion,
 			ModelId: model.Id, Digest: model.Info.Digest,
 			Rows: uint32(shape.Rows), ShapeClass: shape.Class,
-			Priority: c.priority, Tenant: c.tenant, WaitedNs: int64(time.Since(c.arrived)),
+			Priority: c.priority, Tenant: c.tenant, BestEffort: c.bestEffort, WaitedNs: int64(time.Since(c.arrived)),
 		},
 	})
 	if err != nil {

@@ -106,7 +106,7 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
-	open := &sessionpb.Open{Leader: o.leader, SessionId: o.id}
+	open := &sessionpb.Open{Leader: o.leader, SessionId: o.id, Worker: o.worker}
 	s.start(func() error { return s.readControl(control) })
 	s.start(func() error { return s.readData(data) })
 	s.start(func() error {

@@ -40,9 +40,9 @@ func (r *requests) first(id string) *logpb.Result {
 
 func (r *requests) remember(cmd *logpb.Command, result *logpb.Result) {
 	r.put(&logpb.Remembered{
-		RequestId:      cmd.GetRequestId(),
+		RequestId:       cmd.GetRequestId(),
 		RequestedUnixNs: cmd.GetRequestedUnixNs(),
-		Result:         result,
+		Result:          result,
 	})
 	for len(r.rows) > requestMaxCount {
 		r.forgetOldest()

@@ -19,7 +19,7 @@ func (s *State) Digest() string {
 	for i, row := range state.Remembered {
 		result := row.GetResult()
 		state.Remembered[i] = &logpb.Remembered{
-			RequestId:      row.GetRequestId(),
+			RequestId:       row.GetRequestId(),
 			RequestedUnixNs: row.GetRequestedUnixNs(),
 			Result: &logpb.Result{
 				Reason: result.GetReason(), ModelIds: result.GetModelIds(), Digest: result.GetDigest(), Index: result.GetIndex(),

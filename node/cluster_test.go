@@ -40,6 +40,12 @@ type cluster struct {
 	// offsets are how far workers' clocks are off.
 	offsets map[string]time.Duration
 	tune    func(*configs.Controller)
+	// tuneWorker changes the configuration of workers that start from now on.
+	tuneWorker func(*configs.Worker)
+	// controllers and workers are the latest start of each node.
+	controllers map[string]*Controller
+	workers     map[string]*Worker
+	journal     *journal
 }
 
 // inBubble runs a test on a cluster of three controllers and so many workers.
@@ -50,10 +56,13 @@ func inBubble(t *testing.T, workers int, test func(t *testing.T, c *cluster)) {
 
 func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), test func(t *testing.T, c *cluster)) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{
 			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, tune: tune,
-			offsets: map[string]time.Duration{"w1": 90 * time.Minute, "w2": -time.Hour},
+			offsets:     map[string]time.Duration{"w1": 90 * time.Minute, "w2": -time.Hour},
+			tuneWorker:  func(*configs.Worker) {},
+			controllers: map[string]*Controller{}, workers: map[string]*Worker{}, journal: &journal{},
 		}
 		for _, name := range controllerNames {
 			c.dirs[name] = t.TempDir()
@@ -67,11 +76,15 @@ func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), te
 	})
 }
 
-func testLogger(name string) hclog.Logger {
-	if os.Getenv("ORRERY_TEST_LOG") == "" {
-		return hclog.NewNullLogger()
+// logger writes to the journal, and to stderr what ORRERY_TEST_LOG asks for.
+func (c *cluster) logger(name string) hclog.Logger {
+	level := hclog.LevelFromString(os.Getenv("ORRERY_TEST_LOG"))
+	if level == hclog.NoLevel {
+		level = hclog.Off
 	}
-	return hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.LevelFromString(os.Getenv("ORRERY_TEST_LOG")), Output: os.Stderr})
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: name, Level: level, Output: os.Stderr})
+	l.RegisterSink(c.journal)
+	return l
 }
 
 func (c *cluster) controllerConfig(name string) *configs.Controller {
@@ -91,10 +104,11 @@ func (c *cluster) controllerConfig(name string) *configs.Controller {
 
 func (c *cluster) startController(name string) {
 	c.t.Helper()
-	node, err := NewController(c.controllerConfig(name), Options{Network: c.net.Host(name), Logger: testLogger(name), Version: "test"})
+	node, err := NewController(c.controllerConfig(name), Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "test"})
 	if err != nil {
 		c.t.Fatalf("start %s: %v", name, err)
 	}
+	c.controllers[name] = node
 	c.start(name, node.Run)
 }
 
@@ -111,10 +125,12 @@ func (c *cluster) startWorker(name string) {
 	device := configs.DefaultDevice()
 	device.Kind, device.Engines = "v100", []string{"emulated"}
 	config.Devices = []configs.Device{device}
-	node, err := NewWorker(&config, Options{Network: c.net.Host(name), Logger: testLogger(name), Version: "test", ClockOffset: c.offsets[name]})
+	c.tuneWorker(&config)
+	node, err := NewWorker(&config, Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "test", ClockOffset: c.offsets[name]})
 	if err != nil {
 		c.t.Fatalf("start %s: %v", name, err)
 	}
+	c.workers[name] = node
 	c.start(name, node.Run)
 }
 

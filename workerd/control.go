@@ -28,6 +28,9 @@ func (w *Worker) checkOpen(open *sessionpb.Open) (*session, error) {
 	if open.GetSessionId() == "" || open.GetLeader().GetClusterId() == "" {
 		return nil, errNoOpen
 	}
+	if name := open.GetWorker(); name != "" && name != w.options.Name {
+		return nil, status.Errorf(codes.FailedPrecondition, "this is worker %s, not %s: the address has changed hands", w.options.Name, name)
+	}
 	if at := w.fence.judge(open.GetLeader()); at == standingStale || at == standingForeign {
 		w.log.Warn("session refused", "leader", open.GetLeader().GetName(), "cluster", open.GetLeader().GetClusterId(),
 			"epoch", open.GetLeader().GetEpoch(), "term", open.GetLeader().GetTerm(), "newest_term", w.fence.newest.GetTerm())

@@ -129,6 +129,26 @@ func TestAStaleLeaderIsRefused(t *testing.T) {
 	})
 }
 
+func TestALeaderThatMeansAnotherWorkerIsRefused(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.report(0)
+		stray := r.dial(5, "t")
+		control, err := stray.service.Control(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stray.open.Worker = "w2"
+		control.Send(&sessionpb.LeaderMessage{Open: stray.open})
+		if _, err := control.Recv(); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("got %v", err)
+		}
+		if newest := r.worker.fence.newest.GetTerm(); newest != 4 {
+			t.Errorf("the stray leader became the newest, term %d", newest)
+		}
+	})
+}
+
 func TestATakeoverDropsWhatWaitsAndFinishesWhatRuns(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		old := r.lead(4, "s")

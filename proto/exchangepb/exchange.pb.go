@@ -183,7 +183,10 @@ type Header struct {
 	Priority uint64 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
 	Tenant   string `protobuf:"bytes,8,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// How long ago it arrived at the entry, when this was sent.
-	WaitedNs      int64 `protobuf:"varint,9,opt,name=waited_ns,json=waitedNs,proto3" json:"waited_ns,omitempty"`
+	WaitedNs int64 `protobuf:"varint,9,opt,name=waited_ns,json=waitedNs,proto3" json:"waited_ns,omitempty"`
+	// Nobody asked for a deadline: it runs with what capacity is left, and the
+	// time left only bounds how long the entry waits.
+	BestEffort    bool `protobuf:"varint,10,opt,name=best_effort,json=bestEffort,proto3" json:"best_effort,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +282,13 @@ func (x *Header) GetWaitedNs() int64 {
 		return x.WaitedNs
 	}
 	return 0
+}
+
+func (x *Header) GetBestEffort() bool {
+	if x != nil {
+		return x.BestEffort
+	}
+	return false
 }
 
 // Stage is one step of a request's life.
@@ -752,7 +762,7 @@ const file_exchange_proto_rawDesc = "" +
 	"timeLeftNs\x122\n" +
 	"\x06header\x18\x04 \x01(\v2\x1a.orrery.exchange.v1.HeaderR\x06header\x12\x18\n" +
 	"\apayload\x18\x05 \x01(\fR\apayload\x122\n" +
-	"\x06answer\x18\x06 \x01(\v2\x1a.orrery.exchange.v1.AnswerR\x06answer\"\x85\x02\n" +
+	"\x06answer\x18\x06 \x01(\v2\x1a.orrery.exchange.v1.AnswerR\x06answer\"\xa6\x02\n" +
 	"\x06Header\x12\x1d\n" +
 	"\n" +
 	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
@@ -764,7 +774,10 @@ const file_exchange_proto_rawDesc = "" +
 	"shapeClass\x12\x1a\n" +
 	"\bpriority\x18\a \x01(\x04R\bpriority\x12\x16\n" +
 	"\x06tenant\x18\b \x01(\tR\x06tenant\x12\x1b\n" +
-	"\twaited_ns\x18\t \x01(\x03R\bwaitedNs\"<\n" +
+	"\twaited_ns\x18\t \x01(\x03R\bwaitedNs\x12\x1f\n" +
+	"\vbest_effort\x18\n" +
+	" \x01(\bR\n" +
+	"bestEffort\"<\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vduration_ns\x18\x02 \x01(\x03R\n" +

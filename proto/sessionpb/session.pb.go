@@ -198,7 +198,10 @@ type Open struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Leader *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
 	// Joins the two streams of one session.
-	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The name of the worker that the leader means: another one, that has got
+	// its address, refuses.
+	Worker        string `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +246,13 @@ func (x *Open) GetLeader() *Leader {
 func (x *Open) GetSessionId() string {
 	if x != nil {
 		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Open) GetWorker() string {
+	if x != nil {
+		return x.Worker
 	}
 	return ""
 }
@@ -1699,11 +1709,12 @@ const file_session_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"X\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"p\n" +
 	"\x04Open\x121\n" +
 	"\x06leader\x18\x01 \x01(\v2\x19.orrery.session.v1.LeaderR\x06leader\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\"\xa3\x02\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x16\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\"\xa3\x02\n" +
 	"\rLeaderMessage\x12+\n" +
 	"\x04open\x18\x01 \x01(\v2\x17.orrery.session.v1.OpenR\x04open\x12+\n" +
 	"\x04ping\x18\x02 \x01(\v2\x17.orrery.session.v1.PingR\x04ping\x125\n" +

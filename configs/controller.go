@@ -139,7 +139,7 @@ func DefaultController() Controller {
 		Raft: Raft{
 			HeartbeatTimeout:  500 * time.Millisecond,
 			ElectionTimeout:   500 * time.Millisecond,
-			LeaderLease:       250 * time.Millisecond,
+			LeaderLease:       150 * time.Millisecond,
 			CommitTimeout:     5 * time.Millisecond,
 			SnapshotThreshold: 8192,
 			SnapshotInterval:  2 * time.Minute,

@@ -54,6 +54,8 @@ type Leadership interface {
 	Lead(ctx context.Context, lead func(ctx context.Context, term uint64)) error
 	// Transfer hands leadership to another replica.
 	Transfer(ctx context.Context) error
+	// SuspectLeader says that the connection to the leader was lost.
+	SuspectLeader()
 }
 
 // Server is one member of the raft configuration.

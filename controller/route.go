@@ -181,6 +181,7 @@ func (r *route) attempt(ctx context.Context, raftAddress string) {
 	select {
 	case <-ctx.Done():
 	case <-l.Broken():
+		r.c.options.Consensus.SuspectLeader()
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 type Timing struct {
 	Heartbeat   time.Duration // a follower that heard nothing for 1 to 2 times this long campaigns; default 500 ms
 	Election    time.Duration // a campaign that is undecided after 1 to 2 times this long starts again; default 500 ms
-	LeaderLease time.Duration // a leader without a quorum for this long steps down; default 250 ms, at most Heartbeat
+	LeaderLease time.Duration // a leader without a quorum for this long steps down; default 150 ms, at most Heartbeat
 	Commit      time.Duration // idle followers learn the commit index within 1 to 2 times this; default 20 ms
 }
 
@@ -86,6 +86,9 @@ type Node struct {
 	observed chan raft.Observation
 	changed  signal
 	watcher  sync.WaitGroup
+
+	lease     time.Duration
+	suspicion suspicion
 
 	closing sync.Once
 	closed  chan struct{} // closed when Close begins
@@ -149,6 +152,7 @@ func Open(opts Options) (_ *Node, err error) {
 		transport: transport,
 		stream:    stream,
 		store:     store,
+		lease:     opts.Timing.LeaderLease,
 		closed:    make(chan struct{}),
 		down:      make(chan struct{}),
 	}
@@ -177,7 +181,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.Timing.Heartbeat = cmp.Or(o.Timing.Heartbeat, 500*time.Millisecond)
 	o.Timing.Election = cmp.Or(o.Timing.Election, 500*time.Millisecond)
-	o.Timing.LeaderLease = cmp.Or(o.Timing.LeaderLease, 250*time.Millisecond)
+	o.Timing.LeaderLease = cmp.Or(o.Timing.LeaderLease, 150*time.Millisecond)
 	o.Timing.Commit = cmp.Or(o.Timing.Commit, 20*time.Millisecond)
 	o.Snapshots.Interval = cmp.Or(o.Snapshots.Interval, 30*time.Second)
 	o.Snapshots.Threshold = cmp.Or(o.Snapshots.Threshold, 8192)
@@ -264,7 +268,9 @@ func (n *Node) Close() error {
 		// leader soon loses its lease, and with it answers everybody.
 		n.requests.wait()
 		err := n.raft.Shutdown().Error()
+		n.suspicion.mu.Lock() // no watcher starts after this
 		close(n.down)
+		n.suspicion.mu.Unlock()
 		n.watcher.Wait()
 		n.failure = errors.Join(err, n.store.Close())
 	})

@@ -18,12 +18,6 @@ const (
 	Worker     Kind = "workerd"
 )
 
-// The listeners of each kind. Gossip is by TCP and UDP.
-var (
-	controllerListeners = []string{"inference", "http", "control", "peer", "raft", "gossip"}
-	workerListeners     = []string{"session", "http", "gossip"}
-)
-
 // member is one process to be.
 type member struct {
 	name      string
@@ -39,13 +33,13 @@ func plan(o Options) ([]member, error) {
 	var members []member
 	var peers, gossip []string
 	for i := range o.Controllers {
-		m := member{name: fmt.Sprintf("c%d", i+1), kind: Controller, addresses: ports.pick(controllerListeners)}
+		m := member{name: fmt.Sprintf("c%d", i+1), kind: Controller, addresses: ports.pick("inference", "http", "control", "peer", "raft", "gossip")}
 		peers = append(peers, m.addresses["peer"])
 		gossip = append(gossip, m.addresses["gossip"])
 		members = append(members, m)
 	}
 	for i := range o.Workers {
-		members = append(members, member{name: fmt.Sprintf("w%d", i+1), kind: Worker, addresses: ports.pick(workerListeners)})
+		members = append(members, member{name: fmt.Sprintf("w%d", i+1), kind: Worker, addresses: ports.pick("session", "http", "gossip")})
 	}
 	if ports.err != nil {
 		return nil, fmt.Errorf("find free ports: %w", ports.err)
@@ -110,7 +104,7 @@ type portPicker struct {
 }
 
 // pick returns a loopback address for each listener.
-func (p *portPicker) pick(listeners []string) map[string]string {
+func (p *portPicker) pick(listeners ...string) map[string]string {
 	addresses := map[string]string{}
 	for _, listener := range listeners {
 		addresses[listener] = p.one()

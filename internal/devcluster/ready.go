@@ -16,14 +16,19 @@ const readyPoll = 50 * time.Millisecond
 // WaitReady waits until every controller knows the leader and is a voter, and
 // every worker has a session. It fails when a process has exited or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
+	var last error
 	for {
 		missing, err := c.missing(ctx)
 		if err != nil || missing == nil {
 			return err
 		}
+		// A look that was cut short says nothing about the cluster.
+		if ctx.Err() == nil || last == nil {
+			last = missing
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the cluster did not become ready: %w: %w", missing, context.Cause(ctx))
+			return fmt.Errorf("the cluster did not become ready: %w: %w", context.Cause(ctx), last)
 		case <-time.After(readyPoll):
 		}
 	}
@@ -39,7 +44,7 @@ func (c *Cluster) missing(ctx context.Context) (missing, err error) {
 	}
 	for _, p := range c.Controllers {
 		if missing := c.missingAt(ctx, p); missing != nil {
-			return fmt.Errorf("%s: %w", p.Name, missing), nil
+			return fmt.Errorf("%s says: %w", p.Name, missing), nil
 		}
 	}
 	return nil, nil

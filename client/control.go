@@ -1,0 +1,105 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+// LoadModel wants a model, and returns when every chosen worker has loaded it
+// or failed to: which of the two is in each status's copies. There is one
+// status for each instance.
+func (c *Client) LoadModel(ctx context.Context, model *logpb.LoadModel) ([]*controlpb.ModelStatus, error) {
+	request := &controlpb.LoadModelRequest{RequestId: rand.Text(), Model: model}
+	answer, err := ask(ctx, c, controlpb.ControlClient.LoadModel, request)
+	return answer.GetModels(), err
+}
+
+// UnloadModel gives a model up, and returns the ids of what is no longer
+// wanted. An empty version means all versions.
+func (c *Client) UnloadModel(ctx context.Context, name, version string) ([]uint64, error) {
+	request := &controlpb.UnloadModelRequest{RequestId: rand.Text(), Name: name, Version: version}
+	answer, err := ask(ctx, c, controlpb.ControlClient.UnloadModel, request)
+	return answer.GetModelIds(), err
+}
+
+// ListModels returns the wanted models of a name and version; empty means all.
+func (c *Client) ListModels(ctx context.Context, name, version string) ([]*controlpb.ModelStatus, error) {
+	answer, err := ask(ctx, c, controlpb.ControlClient.ListModels, &controlpb.ListModelsRequest{Name: name, Version: version})
+	return answer.GetModels(), err
+}
+
+// ListWorkers returns the registered workers.
+func (c *Client) ListWorkers(ctx context.Context) ([]*controlpb.WorkerInfo, error) {
+	answer, err := ask(ctx, c, controlpb.ControlClient.ListWorkers, &controlpb.ListWorkersRequest{})
+	return answer.GetWorkers(), err
+}
+
+// ClusterStatus returns how the cluster looks from one controller, which is
+// named in it.
+func (c *Client) ClusterStatus(ctx context.Context) (*controlpb.ClusterStatusResponse, error) {
+	return ask(ctx, c, controlpb.ControlClient.ClusterStatus, &controlpb.ClusterStatusRequest{})
+}
+
+// Startup returns how far the cluster's startup has come.
+func (c *Client) Startup(ctx context.Context) (*controlpb.StartupStatus, error) {
+	return ask(ctx, c, controlpb.ControlClient.Startup, &controlpb.StartupRequest{})
+}
+
+// ask makes one control call that may be repeated.
+func ask[Request, Answer any](ctx context.Context, c *Client,
+	method func(controlpb.ControlClient, context.Context, *Request, ...grpc.CallOption) (*Answer, error), request *Request,
+) (*Answer, error) {
+	var answer *Answer
+	err := c.control.call(ctx, patience, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		answer, err = method(controlpb.NewControlClient(conn), ctx, request)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// WatchStartup calls see with the startup's status now and after each change,
+// also when it has to go on at another controller, until ctx ends or see
+// returns an error, which it passes on.
+func (c *Client) WatchStartup(ctx context.Context, see func(*controlpb.StartupStatus) error) error {
+	var last *controlpb.StartupStatus
+	var stopped error
+	err := c.control.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := controlpb.NewControlClient(conn).WatchStartup(ctx, &controlpb.StartupRequest{})
+		if err != nil {
+			return err
+		}
+		for {
+			status, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return &moveOn{errors.New("the controller has ended the watch")}
+			}
+			if err != nil {
+				return err
+			}
+			if proto.Equal(status, last) {
+				continue
+			}
+			last = status
+			if stopped = see(status); stopped != nil {
+				return nil
+			}
+		}
+	})
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/internal/link"
+	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/internal/testnet"
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/inferencepb"
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+var update = flag.Bool("update", false, "write the golden files again")
+
+// golden compares a text with a file in testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (go test -update writes it again):\n%s", path, diff)
+	}
+}
+
+// outcome is what a command line did.
+type outcome struct {
+	status   int
+	out, err string
+}
+
+// execute runs a command line against the network, if there is one.
+func execute(t *testing.T, n *testnet.Network, environ []string, args ...string) outcome {
+	t.Helper()
+	var out, err bytes.Buffer
+	a := &app{out: &out, err: &err, environ: environ}
+	if n != nil {
+		a.dial = n.Host("operator").Dial
+	}
+	status := run(t.Context(), args, a)
+	return outcome{status, out.String(), err.String()}
+}
+
+// fake is a controller with fixed answers.
+type fake struct {
+	controlpb.UnimplementedControlServer
+	inferencepb.UnimplementedGRPCInferenceServiceServer
+	status  *controlpb.ClusterStatusResponse
+	workers []*controlpb.WorkerInfo
+	models  []*controlpb.ModelStatus
+	startup []*controlpb.StartupStatus
+	// scores are the output of every model.
+	scores []float32
+
+	mu     sync.Mutex
+	loaded *logpb.LoadModel
+	asked  int
+	// held are the replies to requests that came while hold was set.
+	held []func()
+	hold bool
+}
+
+// start serves a fake controller at "c:1" until the test ends.
+func (f *fake) start(t *testing.T, n *testnet.Network) {
+	links := link.NewServer(f, link.Options{}, 10_000, 1<<30)
+	server := rpc.NewServer(64 << 20)
+	controlpb.RegisterControlServer(server, f)
+	inferencepb.RegisterGRPCInferenceServiceServer(server, f)
+	exchangepb.RegisterExchangeServer(server, links)
+	l, err := n.Host("c").Listen("c:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve(l) })
+	t.Cleanup(func() {
+		server.Stop()
+		links.Close()
+		served.Wait()
+	})
+}
+
+func (f *fake) ClusterStatus(context.Context, *controlpb.ClusterStatusRequest) (*controlpb.ClusterStatusResponse, error) {
+	return f.status, nil
+}
+
+func (f *fake) ListWorkers(context.Context, *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	return &controlpb.ListWorkersResponse{Workers: f.workers}, nil
+}
+
+func (f *fake) ListModels(context.Context, *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
+	return &controlpb.ListModelsResponse{Models: f.models}, nil
+}
+
+func (f *fake) UnloadModel(context.Context, *controlpb.UnloadModelRequest) (*controlpb.UnloadModelResponse, error) {
+	return &controlpb.UnloadModelResponse{ModelIds: []uint64{1, 2}}, nil
+}
+
+func (f *fake) LoadModel(_ context.Context, r *controlpb.LoadModelRequest) (*controlpb.LoadModelResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loaded = r.Model
+	return &controlpb.LoadModelResponse{Models: f.models}, nil
+}
+
+func (f *fake) WatchStartup(_ *controlpb.StartupRequest, s controlpb.Control_WatchStartupServer) error {
+	for _, status := range f.startup {
+		if err := s.Send(status); err != nil {
+			return err
+		}
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func (f *fake) ModelMetadata(_ context.Context, r *inferencepb.ModelMetadataRequest) (*inferencepb.ModelMetadataResponse, error) {
+	return &inferencepb.ModelMetadataResponse{Name: r.Name, Inputs: []*inferencepb.ModelMetadataResponse_TensorMetadata{
+		{Name: "image", Datatype: "FP32", Shape: []int64{-1, 28, 28}},
+	}}, nil
+}
+
+// Handle implements link.Handler.
+func (f *fake) Handle(_ context.Context, request *exchangepb.Envelope, reply func(*exchangepb.Envelope)) {
+	asked := &inferencepb.ModelInferRequest{}
+	if err := proto.Unmarshal(request.Payload, asked); err != nil {
+		panic(err)
+	}
+	payload, err := proto.Marshal(&inferencepb.ModelInferResponse{
+		ModelName: asked.ModelName, ModelVersion: "1",
+		Outputs:           []*inferencepb.ModelInferResponse_InferOutputTensor{{Name: "logits", Datatype: "FP32", Shape: []int64{1, int64(len(f.scores))}}},
+		RawOutputContents: [][]byte{float32s(f.scores)},
+	})
+	if err != nil {
+		panic(err)
+	}
+	answer := func() { reply(&exchangepb.Envelope{Payload: payload, Answer: &exchangepb.Answer{Worker: "w1"}}) }
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	if f.hold {
+		f.held = append(f.held, answer)
+		return
+	}
+	answer()
+}
+
+// letGo answers what was held.
+func (f *fake) letGo() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hold = false
+	for _, answer := range f.held {
+		answer()
+	}
+}
+
+// answers is a controller of a small cluster, not all of which is well.
+func answers() *fake {
+	ms := int64(time.Millisecond)
+	model := &logpb.Model{Id: 1, Name: "fashion-mlp", Version: "1", Source: "fashion-mlp.onnx", SloNs: 100 * ms, Info: &logpb.ModelInfo{Engine: "gomlx"}}
+	return &fake{
+		scores: []float32{-1, 2.5, 0},
+		status: &controlpb.ClusterStatusResponse{
+			Cluster: &logpb.Cluster{Id: "K7", Epoch: 1, Phase: logpb.Phase_PHASE_SERVING},
+			Name:    "c2", Leader: "c1", Term: 3, CommitIndex: 41, AppliedIndex: 41, DigestIndex: 41,
+			Replicas: []*controlpb.Replica{
+				{Name: "c1", Id: "c1-51b3", RaftAddress: "10.0.0.1:8012", Voter: true, Leader: true, Reachable: true, Digest: "5a95680329281111"},
+				{Name: "c2", Id: "c2-4f8e", RaftAddress: "10.0.0.2:8012", Voter: true, Reachable: true, Digest: "5a95680329281111"},
+				{Name: "c3", Id: "c3-0467", RaftAddress: "10.0.0.3:8012", Error: "connection refused"},
+			},
+			Members: []*controlpb.Member{{Name: "c1"}, {Name: "c2"}},
+		},
+		workers: []*controlpb.WorkerInfo{
+			{
+				Worker: &logpb.Worker{Name: "w1", Devices: []*logpb.Device{{Kind: "cpu"}}, Engines: []*logpb.Engine{{Name: "gomlx"}}},
+				Live:   &controlpb.WorkerLive{Connected: true, LastHeartbeatAgoNs: 12 * ms, QueueLength: 3, FreePages: 30, Pages: 32}, Models: []string{"fashion-mlp"},
+			},
+			{Worker: &logpb.Worker{Name: "w2", Status: logpb.WorkerStatus_WORKER_STATUS_LOST}, Live: &controlpb.WorkerLive{Error: "connection refused"}},
+		},
+		models: []*controlpb.ModelStatus{{
+			Model: model,
+			Copies: []*controlpb.Copy{
+				{Worker: "w1", Status: logpb.HoldingStatus_HOLDING_STATUS_LOADED, LoadNs: 23 * ms},
+				{Worker: "w2", Status: logpb.HoldingStatus_HOLDING_STATUS_FAILED, Error: "no such file"},
+			},
+			Profiles: []*logpb.Profile{{
+				Key:       &logpb.ProfileKey{DeviceKind: "cpu"},
+				Execution: []*logpb.RowsTime{{Rows: 1, P50Ns: 81_000, P99Ns: 168_000, Runs: 30}, {Rows: 16, P50Ns: 5 * ms, P99Ns: 1500 * ms, Runs: 3}},
+			}},
+		}},
+		startup: []*controlpb.StartupStatus{
+			{Phase: logpb.Phase_PHASE_WAITING, WaitingFor: "the first load"},
+			{Phase: logpb.Phase_PHASE_LOADING, Models: []*controlpb.ModelProgress{{Name: "fashion-mlp", Copies: 2, Loaded: 1}}},
+		},
+	}
+}

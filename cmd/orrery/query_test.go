@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/orrery-project/orrery/internal/testnet"
+	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+var environ = []string{"HOME=/", "ORRERY_CONTROL=nobody:1,c:1", "ORRERY_INFERENCE_ADDRESS=c:1"}
+
+func TestTables(t *testing.T) {
+	n := testnet.New()
+	answers().start(t, n)
+	var all strings.Builder
+	for _, line := range []string{"model list", "model status fashion-mlp", "model unload fashion-mlp", "worker list", "cluster status"} {
+		o := execute(t, n, environ, strings.Fields(line)...)
+		if o.status != 0 || o.err != "" {
+			t.Errorf("%s: %+v", line, o)
+		}
+		fmt.Fprintf(&all, "$ orrery %s\n%s\n", line, o.out)
+	}
+	golden(t, "tables.txt", all.String())
+}
+
+func TestJSON(t *testing.T) {
+	n := testnet.New()
+	f := answers()
+	f.start(t, n)
+	o := execute(t, n, environ, "cluster", "status", "-o", "json")
+	got := &controlpb.ClusterStatusResponse{}
+	if err := protojson.Unmarshal([]byte(o.out), got); err != nil {
+		t.Fatalf("%v in %s", err, o.out)
+	}
+	if diff := cmp.Diff(f.status, got, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(o.out, "\n      \"voter\": false,\n") {
+		t.Errorf("want what is false, indented by two: %s", o.out)
+	}
+	if again := execute(t, n, append(environ, "ORRERY_OUTPUT=json"), "cluster", "status"); again.out != o.out {
+		t.Errorf("by the variable: %s", again.out)
+	}
+}
+
+func TestModelLoad(t *testing.T) {
+	n := testnet.New()
+	f := answers()
+	f.start(t, n)
+	o := execute(t, n, nil, "model", "load", "m", "--control", "c:1", "--source", "m.onnx", "--slo", "50ms", "--model-version", "3",
+		"--engine", "gomlx", "--max-rows", "8", "--copies", "2", "--instances", "4", "--label", "zone=b", "--label", "rack=r1")
+	want := &logpb.LoadModel{
+		Name: "m", Version: "3", Source: "m.onnx", Engine: "gomlx", SloNs: 50_000_000, MaxRows: 8, Copies: 2, Instances: 4,
+		Constraints: []*logpb.Label{{Key: "rack", Value: "r1"}, {Key: "zone", Value: "b"}},
+	}
+	if diff := cmp.Diff(want, f.loaded, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(o.out, "no such file") {
+		t.Errorf("the table: %s", o.out)
+	}
+	if o.status != statusFailed || !strings.HasSuffix(o.err, "orrery: 1 of 2 copies failed to load; mend the cause, then unload and load again\n") {
+		t.Errorf("a copy failed: %+v", o)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var got strings.Builder
+	p := newProgress(&got)
+	for _, s := range answers().startup {
+		_ = p.see(s)
+		s.CountdownNs++ // says nothing new
+		_ = p.see(s)
+	}
+	_ = p.see(&controlpb.StartupStatus{Phase: logpb.Phase_PHASE_PROFILING, Models: []*controlpb.ModelProgress{
+		{Name: "m", Copies: 2, Loaded: 1, Failed: 1, ProfilesWanted: 3, ProfilesDone: 2},
+	}})
+	want := "   0.0s  waiting: waiting for the first load\n   0.0s  loading [fashion-mlp 1/2 loaded]\n   0.0s  profiling [m 2/3 profiled]\n"
+	if got.String() != want {
+		t.Errorf("%s\nwant\n%s", got.String(), want)
+	}
+}
+
+func TestDigests(t *testing.T) {
+	replicas := func(digests ...string) *controlpb.ClusterStatusResponse {
+		s := &controlpb.ClusterStatusResponse{DigestIndex: 7, Leader: "c1"}
+		for _, d := range digests {
+			s.Replicas = append(s.Replicas, &controlpb.Replica{Digest: d, Voter: true, Reachable: true})
+		}
+		return s
+	}
+	for _, test := range []struct {
+		status *controlpb.ClusterStatusResponse
+		want   string
+		equal  bool
+	}{
+		{replicas("a", "a", "a"), "all equal at index 7", true},
+		{replicas("a", "", "a"), "equal at index 7, but 1 replica gave none", false},
+		{replicas("a", "b", "a"), "DIFFER at index 7: replicas have come apart, keep their data and logs for an analysis", false},
+		{replicas("", ""), "none could be taken", false},
+		{replicas(), "none could be taken", false},
+	} {
+		if got := digests(test.status); got != test.want || digestsEqual(test.status) != test.equal {
+			t.Errorf("%q, %v; want %q, %v", got, digestsEqual(test.status), test.want, test.equal)
+		}
+	}
+	if s := replicas("a", "a"); !whole(s, 2) || whole(s, 3) {
+		t.Error("two replicas are whole when two are wanted")
+	}
+	s := replicas("a", "a")
+	if s.Replicas[1].Voter = false; whole(s, 2) {
+		t.Error("whole without all voters")
+	}
+}
+
+func TestInfer(t *testing.T) {
+	n := testnet.New()
+	answers().start(t, n)
+	image, labels := "../../models/images/0251-sneaker.png", "../../models/labels.txt"
+	o := execute(t, n, environ, "infer", "fashion-mlp", "--image", image, "--labels", labels)
+	if o.status != 0 || !strings.HasPrefix(o.out, "Trouser (class 1, score 2.50; ") || !strings.HasSuffix(o.out, " by fashion-mlp on w1)\n") {
+		t.Errorf("%+v", o)
+	}
+	o = execute(t, n, environ, "infer", "fashion-mlp", "--image", image, "-o", "json")
+	if o.status != 0 || !strings.Contains(o.out, `"class": 1,`) || !strings.Contains(o.out, "2.5,") {
+		t.Errorf("%+v", o)
+	}
+	o = execute(t, n, environ, "infer", "fashion-mlp", "--image", "nothing.png")
+	if o.status != statusFailed || !strings.Contains(o.err, "nothing.png") {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestUnreachableCluster(t *testing.T) {
+	o := execute(t, testnet.New(), nil, "worker", "list", "--control", "nobody:1", "--timeout", "120ms")
+	if o.status != statusFailed || !strings.Contains(o.err, "orrery: no answer came within 12") || !strings.Contains(o.err, "nobody:1") {
+		t.Errorf("%+v", o)
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orrery-project/orrery/proto/controlpb"
+)
+
+func (a *app) workerCommand() *cobra.Command {
+	return group("worker", "List the workers", a.workerListCommand())
+}
+
+func (a *app) workerListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the registered workers", Args: arguments(cobra.NoArgs),
+	}
+	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, _ []string) error {
+		workers, err := q.ListWorkers(ctx)
+		if err != nil {
+			return err
+		}
+		return q.show(&controlpb.ListWorkersResponse{Workers: workers}, func(w io.Writer) { workersTable(w, workers) })
+	})
+}
+
+func workersTable(w io.Writer, workers []*controlpb.WorkerInfo) {
+	t := newTable(w, "NAME", "STATUS", "SESSION", "HEARD", "QUEUE", "FREE PAGES", "DEVICES", "ENGINES", "MODELS", "PROBLEM")
+	defer t.flush()
+	for _, info := range workers {
+		worker, live := info.Worker, cmp.Or(info.Live, &controlpb.WorkerLive{})
+		var devices, engines []string
+		for _, d := range worker.GetDevices() {
+			devices = append(devices, d.Kind)
+		}
+		for _, e := range worker.GetEngines() {
+			engines = append(engines, e.Name)
+		}
+		heard, queue, pages := "", "", ""
+		if live.Connected {
+			heard = short(time.Duration(live.LastHeartbeatAgoNs)) + " ago"
+			queue = strconv.Itoa(int(live.QueueLength))
+			pages = fmt.Sprintf("%d/%d", live.FreePages, live.Pages)
+		}
+		t.row(worker.GetName(), word(worker.GetStatus(), "WORKER_STATUS_"), yesNo(live.Connected), heard, queue, pages,
+			strings.Join(devices, ","), strings.Join(engines, ","), strings.Join(info.Models, ","), live.Error)
+	}
+}

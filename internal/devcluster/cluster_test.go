@@ -1,0 +1,239 @@
+package devcluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/orrery-project/orrery/configs"
+)
+
+func TestConfigurationsAreValid(t *testing.T) {
+	members, err := plan(Options{
+		Dir: "/tmp/it's here", ModelDir: "/models: mine", Engines: []string{"gomlx", "emulated"},
+		ControllerKeys: map[string]string{"startup.load_idle": "2s", "raft.leader_lease": "100ms", "listen.http": "127.0.0.1:9"},
+		WorkerKeys:     map[string]string{"engines.emulated.jitter": "0.1", "labels": "{zone: a}", "log.level": "debug"},
+		Controllers:    3, Workers: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(members) != 5 {
+		t.Fatalf("%d members", len(members))
+	}
+	c, err := configs.ParseController("c2", []byte(members[1].config.String()), nil)
+	if err != nil {
+		t.Fatalf("%v in\n%v", err, members[1].config)
+	}
+	if c.Name != "c2" || c.DataDir != "/tmp/it's here/c2/data" || len(c.Cluster.Controllers) != 3 ||
+		c.Startup.LoadIdle != 2*time.Second || c.Raft.LeaderLease != 100*time.Millisecond || c.Listen.HTTP != "127.0.0.1:9" {
+		t.Errorf("controller %+v", c)
+	}
+	w, err := configs.ParseWorker("w2", []byte(members[4].config.String()), nil)
+	if err != nil {
+		t.Fatalf("%v in\n%v", err, members[4].config)
+	}
+	if w.Name != "w2" || w.ModelDir != "/models: mine" || len(w.Cluster.GossipSeeds) != 3 || w.Engines.Emulated.Jitter != 0.1 ||
+		!slices.Equal(w.Devices[0].Engines, []string{"gomlx", "emulated"}) || w.Labels["zone"] != "a" || w.Log.Level != "debug" {
+		t.Errorf("worker %+v", w)
+	}
+	seen := map[string]bool{}
+	for _, m := range members {
+		for listener, address := range m.addresses {
+			if seen[address] || address == "" {
+				t.Errorf("%s of %s has %q, which is empty or taken", listener, m.name, address)
+			}
+			seen[address] = true
+		}
+	}
+}
+
+func TestStartAndStop(t *testing.T) {
+	t.Setenv("ORRERY_NAME", "mine")
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Start(t.Context(), Options{Binary: binary, ModelDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.All() {
+		if tail := p.LogTail(10); !strings.HasPrefix(tail, "started") {
+			t.Errorf("log of %s: %s", p.Name, tail)
+		}
+	}
+	if got := c.Addresses("control"); len(got) != 3 || got[1] != c.Controller("c2").Addresses["control"] || c.Controller("c4") != nil {
+		t.Errorf("control addresses %v", got)
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+	for _, p := range c.All() {
+		if !p.hasExited() || p.Wait() != nil {
+			t.Errorf("%s: %v", p.Name, p.Wait())
+		}
+	}
+	if _, err := os.Stat(c.Dir()); !os.IsNotExist(err) {
+		t.Errorf("the folder %s is still there", c.Dir())
+	}
+}
+
+func TestStartChoosesOtherPortsAfterAClash(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "c2"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "c2", "clash"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	binary, _ := os.Executable()
+	var log bytes.Buffer
+	c, err := Start(t.Context(), Options{Binary: binary, ModelDir: dir, Dir: dir, Log: &log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	if !strings.Contains(log.String(), "port was taken") {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
+func TestStartTellsWhyAProcessExited(t *testing.T) {
+	binary, _ := os.Executable()
+	_, err := Start(t.Context(), Options{Binary: binary, ModelDir: "/m", ControllerKeys: map[string]string{"raft.speed": "9"}})
+	if err == nil || !strings.Contains(err.Error(), "raft.speed") {
+		t.Fatalf("%v; want the log, which names the key", err)
+	}
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	binary, _ := os.Executable()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := Start(ctx, Options{Binary: binary, ModelDir: "/m", Workers: 3}) // the fake knows two
+	if err == nil || !strings.Contains(err.Error(), "w3 has no session") {
+		t.Fatal(err)
+	}
+}
+
+func started(t *testing.T) *Process {
+	p, err := one(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Kill() })
+	dial(t, p.Addresses["session"])
+	return p
+}
+
+// dial connects to a fake worker, once it listens.
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+			return conn
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	p := started(t)
+	if err := p.Start(); err == nil {
+		t.Error("it was started twice")
+	}
+	first := p.PID()
+	if err := p.Pause(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Resume(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	if exit, ok := p.Wait().(*exec.ExitError); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("after Kill: %v", p.Wait())
+	}
+	if err := p.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, p.Addresses["session"])
+	if p.PID() == first {
+		t.Error("it has the same process id after a restart")
+	}
+	// A paused process ends too.
+	if err := p.Pause(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Stop(); err != nil || p.Wait() != nil {
+		t.Errorf("stop: %v, %v", err, p.Wait())
+	}
+	if got := p.LogTail(2); !strings.HasPrefix(got, "started workerd") || !strings.HasSuffix(got, "ended") {
+		t.Errorf("log: %s", got)
+	}
+}
+
+func TestStopKillsWhatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	p := started(t)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(p.Config), "stubborn"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stop(); err == nil || !p.hasExited() {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+func TestProcessesDieWithTheirStarter(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("this system has no such thing")
+	}
+	binary, _ := os.Executable()
+	starter := exec.Command(binary, "start-and-wait", t.TempDir())
+	out, err := starter.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := starter.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, strings.TrimSpace(address))
+	if err := starter.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = starter.Wait()
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for {
+		if _, err := conn.Read(make([]byte, 100)); err != nil {
+			if os.IsTimeout(err) {
+				t.Error("the process outlived its starter")
+			}
+			return
+		}
+	}
+}

@@ -5,7 +5,6 @@ go 1.26.0
 replace github.com/hashicorp/go-metrics => github.com/hashicorp/go-metrics v0.6.1
 
 require (
-	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/goccy/go-yaml v1.19.2
 	github.com/gomlx/gomlx v0.27.1
 	github.com/gomlx/onnx-gomlx v0.4.1

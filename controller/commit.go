@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/internal/errs"
-	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
@@ -99,11 +98,12 @@ func (w way) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, er
 	if err != nil {
 		return nil, errs.New(errs.Internal, "a command can't be serialised: %v", err)
 	}
-	answer, err := w.peer.Propose(ctx, &peerpb.ProposeRequest{Command: entry})
-	if err != nil {
-		return nil, grpcerr.FromStatus(err)
-	}
-	return answer.Result, nil
+	var answer *peerpb.ProposeResponse
+	err = w.ask(ctx, func(ctx context.Context) (err error) {
+		answer, err = w.peer.Propose(ctx, &peerpb.ProposeRequest{Command: entry})
+		return err
+	})
+	return answer.GetResult(), err
 }
 
 // refused turns a refusal of the state machine into an error.

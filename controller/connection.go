@@ -108,7 +108,7 @@ func (k *coordinator) open(ctx context.Context, w *connection) (*session, error)
 	ctx, cancel := context.WithTimeout(ctx, tunables.ConnectTimeout)
 	defer cancel()
 	return openSession(ctx, sessionOptions{
-		worker: w.name, address: w.nextAddress(), dial: c.options.Dial, maxMessage: c.options.MaxMessage,
+		worker: w.name, address: w.nextAddress(), dial: c.options.Dial,
 		leader: k.term.leader, id: newRequestID(),
 		heartbeat: tunables.Heartbeat, misses: tunables.HeartbeatMisses,
 		now:    func() int64 { return int64(c.instant()) },

@@ -241,7 +241,7 @@ func (c *Controller) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	close(c.stopping)
-	if c.term.Load() != nil {
+	if c.term.Load() != nil && len(c.options.Consensus.Servers()) > 1 {
 		if err := c.options.Consensus.Transfer(ctx); err != nil {
 			c.log.Warn("leadership was not handed over", "error", err)
 		} else {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -56,8 +57,10 @@ type running struct {
 // runs it; everybody else posts to it. It never blocks.
 type dispatcher struct {
 	replica *fsm.Replica
-	now     func() scheduler.Instant
-	log     hclog.Logger
+	// maxMessage bounds an answer, bytes.
+	maxMessage int
+	now        func() scheduler.Instant
+	log        hclog.Logger
 
 	mailbox *mailbox
 
@@ -74,9 +77,9 @@ type dispatcher struct {
 	sessions  map[string]*session
 }
 
-func newDispatcher(replica *fsm.Replica, policy scheduler.Policy, now func() scheduler.Instant, log hclog.Logger) *dispatcher {
+func newDispatcher(replica *fsm.Replica, maxMessage int, policy scheduler.Policy, now func() scheduler.Instant, log hclog.Logger) *dispatcher {
 	return &dispatcher{
-		replica: replica, policy: policy, now: now, log: log,
+		replica: replica, maxMessage: maxMessage, policy: policy, now: now, log: log,
 		mailbox:  newMailbox(),
 		tickets:  map[scheduler.RequestID]*ticket{},
 		byWire:   map[wireKey]*ticket{},
@@ -265,6 +268,11 @@ func (d *dispatcher) complete(c *scheduler.Completion) {
 
 // succeed answers a request with what the worker computed.
 func (d *dispatcher) succeed(t *ticket) {
+	if size := len(t.output); size > d.maxMessage {
+		d.answer(t, failed(&errs.Error{Reason: errs.ExecutionFailed, Execution: errs.Executed, Message: fmt.Sprintf(
+			"the answer of model %s has %d bytes, and inference.max_message allows %d; send fewer rows at once", t.modelName(), size, d.maxMessage)}))
+		return
+	}
 	worker := ""
 	if t.at != nil {
 		worker = t.at.options.worker

@@ -76,7 +76,7 @@ type rig struct {
 func newRig(t *testing.T, replica *fsm.Replica, step func(scheduler.Instant, []scheduler.Event, *scheduler.Decisions)) *rig {
 	r := &rig{epoch: time.Now(), done: make(chan struct{})}
 	now := func() scheduler.Instant { return scheduler.Instant(time.Since(r.epoch)) + 1 }
-	r.dispatcher = newDispatcher(replica, &script{step}, now, hclog.NewNullLogger())
+	r.dispatcher = newDispatcher(replica, 1<<20, &script{step}, now, hclog.NewNullLogger())
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	go func() { defer close(r.done); r.run(ctx) }()

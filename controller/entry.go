@@ -178,6 +178,9 @@ func (e *entry) serve(ctx context.Context, request *inferencepb.ModelInferReques
 		return nil, err
 	}
 	size := int64(len(payload))
+	if limit := int64(e.c.options.MaxMessage); size > limit {
+		return nil, errs.New(errs.Invalid, "the request has %d bytes, and inference.max_message allows %d; send fewer rows at once", size, limit)
+	}
 	if err := e.admit(size); err != nil {
 		return nil, err
 	}
@@ -338,11 +341,12 @@ func (c *call) resolve(ctx context.Context, w way) (*logpb.Model, error) {
 	if w.term != nil {
 		return w.term.resolve(ctx, c.request.ModelName, c.request.ModelVersion)
 	}
-	answer, err := w.peer.Resolve(ctx, &peerpb.ResolveRequest{Name: c.request.ModelName, Version: c.request.ModelVersion})
-	if err != nil {
-		return nil, grpcerr.FromStatus(err)
-	}
-	return answer.Model, nil
+	var answer *peerpb.ResolveResponse
+	err := w.ask(ctx, func(ctx context.Context) (err error) {
+		answer, err = w.peer.Resolve(ctx, &peerpb.ResolveRequest{Name: c.request.ModelName, Version: c.request.ModelVersion})
+		return err
+	})
+	return answer.GetModel(), err
 }
 
 // waitForServing holds the request while the cluster starts up: until it

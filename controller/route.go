@@ -2,11 +2,13 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/exchangepb"
@@ -48,6 +50,27 @@ func (w way) call(ctx context.Context, request *exchangepb.Envelope) (*exchangep
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// ask makes a call to the leader's peer service that ends with the link, with
+// link.ErrBroken: a leader that is cut off neither answers nor hangs up.
+func (w way) ask(ctx context.Context, call func(context.Context) error) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching.Go(func() {
+		select {
+		case <-w.link.Broken():
+			cancel(link.ErrBroken)
+		case <-ctx.Done():
+		}
+	})
+	err := call(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), link.ErrBroken) {
+		return link.ErrBroken
+	}
+	return grpcerr.FromStatus(err)
 }
 
 // route follows the leader.

@@ -23,14 +23,13 @@ var errStale = errors.New("the worker knows a newer leader")
 
 // sessionOptions is what opening a session takes.
 type sessionOptions struct {
-	worker     string // its name
-	address    string
-	dial       rpc.DialFunc
-	maxMessage int
-	leader     *sessionpb.Leader
-	id         string
-	heartbeat  time.Duration
-	misses     int
+	worker    string // its name
+	address   string
+	dial      rpc.DialFunc
+	leader    *sessionpb.Leader
+	id        string
+	heartbeat time.Duration
+	misses    int
 	// now is the leader's clock in nanoseconds.
 	now func() int64
 	// output takes the answers of requests. It must not block.
@@ -72,27 +71,31 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 		actions: map[uint64]func(*sessionpb.Result){},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	// Until it is open the session ends with ctx, also while gRPC still dials.
+	opening := context.AfterFunc(ctx, func() {
+		s.cancel(fmt.Errorf("worker at %s did not report in time", o.address))
+	})
+	defer opening()
 	if err := s.connect(); err != nil {
-		s.close()
-		return nil, err
+		s.cancel(err) // the first cause stays
 	}
 	select {
 	case <-s.opened:
-		return s, nil
+		if opening() {
+			return s, nil
+		}
+		<-s.ctx.Done() // ctx has ended just now
 	case <-s.ctx.Done():
-		s.close()
-		return nil, context.Cause(s.ctx)
-	case <-ctx.Done():
-		s.close()
-		return nil, fmt.Errorf("worker at %s did not report in time", o.address)
 	}
+	s.close()
+	return nil, context.Cause(s.ctx)
 }
 
 // connect opens both streams and starts their goroutines.
 func (s *session) connect() error {
 	o := s.options
 	for range 2 {
-		conn, err := rpc.Connect(o.address, o.dial, o.maxMessage)
+		conn, err := rpc.Connect(o.address, o.dial, rpc.MaxMessageLimit)
 		if err != nil {
 			return err
 		}

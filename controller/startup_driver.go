@@ -116,7 +116,7 @@ func pendingLoads(s *fsm.State) int {
 // status is the startup as users see it.
 func (d *startupDriver) status(s *fsm.State) *controlpb.StartupStatus {
 	status := &controlpb.StartupStatus{
-		Phase: s.Phase(), CountdownNs: -1, WaitingFor: d.machine.WaitingFor(),
+		Phase: logPhase(d.machine.Phase()), CountdownNs: -1, WaitingFor: d.machine.WaitingFor(),
 		Models: progress(s), Workers: uint32(readyWorkers(s)),
 	}
 	if readyWorkers(s) == 0 && s.Phase() != logpb.Phase_PHASE_SERVING {

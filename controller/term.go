@@ -32,7 +32,7 @@ func (c *Controller) lead(ctx context.Context, number uint64) {
 	t := &term{c: c, leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
 	tunables := c.tunables.Load()
 	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: tunables.ScheduleAhead})
-	t.dispatcher = newDispatcher(c.options.Replica, policy, c.instant, log.Named("dispatcher"))
+	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
 
 	var wait sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -96,48 +97,62 @@ func Open(ctx context.Context, control, data grpc.ClientConnInterface, options O
 		pending: map[key]chan *exchangepb.Envelope{},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	// Until the link is open it ends with ctx, also while gRPC still dials.
+	opened := context.AfterFunc(ctx, func() { l.cancel(ctx.Err()) })
+	defer opened()
+	fail := func(err error) (*Link, error) {
+		l.cancel(err) // the first cause stays
+		l.wait.Wait()
+		return nil, fmt.Errorf("open a link: %w", context.Cause(l.ctx))
+	}
 	c, err := exchangepb.NewExchangeClient(control).Control(l.ctx)
 	if err != nil {
-		l.cancel(err)
-		return nil, err
+		return fail(err)
 	}
 	d, err := exchangepb.NewExchangeClient(data).Data(l.ctx)
 	if err != nil {
-		l.cancel(err)
-		return nil, err
+		return fail(err)
 	}
 	hello := &exchangepb.Hello{LinkId: rand.Text(), From: l.options.Name}
 	l.start(func() error { return l.readControl(c) })
 	l.start(func() error { return l.readData(d) })
 	l.start(func() error {
-		return l.control.Drain(l.ctx, func(frames []*exchangepb.ControlFrame) error { return c.Send(frames[0]) })
+		return l.sent(l.control.Drain(l.ctx, func(frames []*exchangepb.ControlFrame) error { return c.Send(frames[0]) }))
 	})
 	l.start(func() error {
 		if err := d.Send(&exchangepb.DataFrame{Hello: hello}); err != nil {
-			return err
+			return l.sent(err)
 		}
-		return l.data.Drain(l.ctx, func(envelopes []*exchangepb.Envelope) error {
+		return l.sent(l.data.Drain(l.ctx, func(envelopes []*exchangepb.Envelope) error {
 			return d.Send(&exchangepb.DataFrame{Envelopes: envelopes})
-		})
+		}))
 	})
 	l.start(l.watch)
 	l.control.Put(&exchangepb.ControlFrame{Hello: hello})
 
 	select {
 	case <-l.ready:
-		return l, nil
+		if opened() {
+			return l, nil
+		}
+		<-l.ctx.Done() // ctx has ended just now
 	case <-l.ctx.Done():
-		l.Close()
-		return nil, fmt.Errorf("open a link: %w", context.Cause(l.ctx))
-	case <-ctx.Done():
-		l.Close()
-		return nil, fmt.Errorf("open a link: %w", ctx.Err())
 	}
+	return fail(nil)
 }
 
 // start runs one of the link's goroutines; the first to return ends the link.
 func (l *Link) start(run func() error) {
 	l.wait.Go(func() { l.cancel(run()) })
+}
+
+// sent is the error of a Send. io.EOF says only that the stream has ended: the
+// stream's reader gets the reason, and is let first.
+func (l *Link) sent(err error) error {
+	if errors.Is(err, io.EOF) {
+		<-l.ctx.Done()
+	}
+	return err
 }
 
 // Broken is closed when the link has ended.
@@ -159,7 +174,8 @@ func (l *Link) Close() {
 
 // Call sends a request and waits for its answer. It fails with errs.Overloaded
 // when the credit is used up, with ErrBroken, or with the context's error
-// (after having told the other end that nobody waits any more).
+// (after having told the other end that nobody waits any more). The request
+// belongs to the link from then on, however Call ends.
 func (l *Link) Call(ctx context.Context, request *exchangepb.Envelope) (*exchangepb.Envelope, error) {
 	k, size := keyOf(request), uint64(cost(request))
 	answer, err := l.reserve(k, size)
@@ -186,13 +202,16 @@ func (l *Link) Call(ctx context.Context, request *exchangepb.Envelope) (*exchang
 func (l *Link) reserve(k key, size uint64) (<-chan *exchangepb.Envelope, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx.Err() != nil || l.closing {
+	if l.ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, context.Cause(l.ctx))
+	}
+	if l.closing {
+		return nil, fmt.Errorf("%w: the other end takes no further requests", ErrBroken)
 	}
 	if l.pending[k] != nil {
 		return nil, errs.New(errs.Internal, "request %s, attempt %d, is already on this link", k.request, k.attempt)
 	}
-	if len(l.pending) >= int(l.credit.Requests) || l.bytes+size > l.credit.Bytes {
+	if len(l.pending) >= int(l.credit.Requests) || len(l.pending) > 0 && l.bytes+size > l.credit.Bytes {
 		return nil, errs.New(errs.Overloaded,
 			"%d requests (%d bytes) are unanswered, and the other end grants %d (%d bytes); send more slowly",
 			len(l.pending), l.bytes, l.credit.Requests, l.credit.Bytes).After(100 * time.Millisecond)

@@ -38,7 +38,9 @@ type Server struct {
 	mu      sync.Mutex
 	links   map[string]*accepted
 	closing bool
-	readers sync.WaitGroup
+	// streams counts the handlers of streams and their goroutines. It is
+	// raised from 0 only with mu held, and not while closing.
+	streams sync.WaitGroup
 }
 
 // NewServer makes a server that grants each link the right to so many
@@ -78,7 +80,7 @@ func (s *Server) Refuse() {
 	}
 }
 
-// Close breaks all links and waits for their readers.
+// Close breaks all links and waits for their goroutines.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closing = true
@@ -86,10 +88,11 @@ func (s *Server) Close() {
 		a.cancel(errors.New("the server is closing"))
 	}
 	s.mu.Unlock()
-	s.readers.Wait()
+	s.streams.Wait()
 }
 
-// attach finds or makes the link that a stream belongs to.
+// attach finds or makes the link that a stream belongs to. detach must be
+// called when the stream has ended.
 func (s *Server) attach(hello *exchangepb.Hello, control bool) (*accepted, error) {
 	if len(hello.GetLinkId()) < 16 {
 		return nil, status.Error(codes.InvalidArgument, "the first frame must have a hello with a link id of at least 16 characters")
@@ -115,6 +118,7 @@ func (s *Server) attach(hello *exchangepb.Hello, control bool) (*accepted, error
 		return nil, status.Error(codes.AlreadyExists, "this link has such a stream already")
 	}
 	a.hasControl, a.hasData = a.hasControl || control, a.hasData || !control
+	s.streams.Add(1)
 	return a, nil
 }
 
@@ -127,11 +131,13 @@ func (s *Server) expire(a *accepted) {
 	}
 }
 
-func (s *Server) detach(id string, a *accepted, cause error) {
-	a.cancel(cause)
+func (s *Server) detach(id string, a *accepted) {
+	defer s.streams.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.links, id)
+	if s.links[id] == a {
+		delete(s.links, id)
+	}
 }
 
 // Control serves the control stream of a link.
@@ -144,15 +150,12 @@ func (s *Server) Control(stream grpc.BidiStreamingServer[exchangepb.ControlFrame
 	if err != nil {
 		return err
 	}
-	defer s.detach(first.Hello.LinkId, a, io.EOF)
+	defer s.detach(first.Hello.LinkId, a)
 	a.control.Put(&exchangepb.ControlFrame{Credit: s.credit})
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer a.cancel(io.EOF)
-	watching.Go(func() {
+	s.streams.Go(func() {
 		a.cancel(watch(a.ctx, s.options, a.alive, func() { a.control.Put(&exchangepb.ControlFrame{Heartbeat: true}) }))
 	})
-	s.read(a, stream.Context(), func() error {
+	receive := func() error {
 		frame, err := stream.Recv()
 		if err != nil {
 			return err
@@ -161,8 +164,10 @@ func (s *Server) Control(stream grpc.BidiStreamingServer[exchangepb.ControlFrame
 			a.forget(key{c.RequestId, c.Attempt})
 		}
 		return nil
+	}
+	return s.move(a, stream.Context(), receive, func() error {
+		return a.control.Drain(a.ctx, func(frames []*exchangepb.ControlFrame) error { return stream.Send(frames[0]) })
 	})
-	return a.end(a.control.Drain(a.ctx, func(frames []*exchangepb.ControlFrame) error { return stream.Send(frames[0]) }))
 }
 
 // Data serves the data stream of a link.
@@ -175,34 +180,42 @@ func (s *Server) Data(stream grpc.BidiStreamingServer[exchangepb.DataFrame, exch
 	if err != nil {
 		return err
 	}
-	defer s.detach(first.Hello.LinkId, a, io.EOF)
-	s.read(a, stream.Context(), func() error {
-		frame, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		for _, e := range frame.Envelopes {
+	defer s.detach(first.Hello.LinkId, a)
+	frame := first // it may hold requests too
+	receive := func() (err error) {
+		for _, e := range frame.GetEnvelopes() {
 			s.accept(a, e)
 		}
-		return nil
+		frame, err = stream.Recv()
+		return err
+	}
+	return s.move(a, stream.Context(), receive, func() error {
+		return a.data.Drain(a.ctx, func(envelopes []*exchangepb.Envelope) error {
+			return stream.Send(&exchangepb.DataFrame{Envelopes: envelopes})
+		})
 	})
-	return a.end(a.data.Drain(a.ctx, func(envelopes []*exchangepb.Envelope) error {
-		return stream.Send(&exchangepb.DataFrame{Envelopes: envelopes})
-	}))
 }
 
-// read starts a stream's reader. It can't be waited for by the stream's own
-// handler: only the handler's return ends its Recv. The server waits for it.
-func (s *Server) read(a *accepted, stream context.Context, receive func() error) {
-	s.readers.Go(func() {
-		for stream.Err() == nil {
-			if err := receive(); err != nil {
+// move runs a stream's reader and writer until the link ends. It can't wait
+// for them: only the return of the stream's handler ends a Recv, or a Send to
+// somebody who does not read. The server waits for them.
+func (s *Server) move(a *accepted, stream context.Context, receive, send func() error) error {
+	s.streams.Go(func() {
+		for {
+			err := receive()
+			if err == nil {
+				err = stream.Err() // what is still buffered is of no use
+			}
+			if err != nil {
 				a.cancel(err)
 				return
 			}
 			touch(a.alive)
 		}
 	})
+	s.streams.Go(func() { a.cancel(send()) })
+	<-a.ctx.Done()
+	return a.end()
 }
 
 // accept takes one request, within the link's credit.
@@ -228,7 +241,7 @@ func (a *accepted) admit(k key, size uint64, credit *exchangepb.Credit) (context
 	if _, twice := a.pending[k]; twice {
 		return nil, errs.New(errs.Invalid, "request %s, attempt %d, is already on this link", k.request, k.attempt)
 	}
-	if len(a.pending) >= int(credit.Requests) || a.bytes+size > credit.Bytes {
+	if len(a.pending) >= int(credit.Requests) || len(a.pending) > 0 && a.bytes+size > credit.Bytes {
 		return nil, errs.New(errs.Overloaded, "the link's credit of %d requests and %d bytes is used up", credit.Requests, credit.Bytes)
 	}
 	ctx, cancel := context.WithCancel(a.ctx)
@@ -264,12 +277,10 @@ func (a *accepted) forget(k key) {
 }
 
 // end is what a stream's handler returns when the link has ended.
-func (a *accepted) end(err error) error {
-	if cause := context.Cause(a.ctx); cause != nil && !errors.Is(cause, io.EOF) {
-		err = cause
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+func (a *accepted) end() error {
+	cause := context.Cause(a.ctx)
+	if errors.Is(cause, io.EOF) || errors.Is(cause, context.Canceled) {
 		return nil
 	}
-	return status.Error(codes.Unavailable, err.Error())
+	return status.Error(codes.Unavailable, cause.Error())
 }

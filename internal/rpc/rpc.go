@@ -23,6 +23,10 @@ const (
 	// MaxMessageLimit is the largest that any configuration may allow. Workers
 	// take it: what reaches them has passed the controllers' own bound.
 	MaxMessageLimit = 1 << 30
+
+	// headroom is added to every bound for what travels around a payload, so
+	// that a request that may come in can also be passed on.
+	headroom = 1 << 20
 )
 
 // quick is the back-off of connections inside a cluster: a restarted process
@@ -37,12 +41,12 @@ func DialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
-// NewServer makes a server whose limits hold against strangers: few streams a
+// NewServer makes a server for payloads of up to maxMessage bytes, whose limits hold against strangers: few streams a
 // connection, a short handshake, a bound on messages, dead peers are noticed.
 func NewServer(maxMessage int, options ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(maxMessage + headroom),
+		grpc.MaxSendMsgSize(maxMessage + headroom),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxConcurrentStreams(4096),
@@ -53,7 +57,7 @@ func NewServer(maxMessage int, options ...grpc.ServerOption) *grpc.Server {
 	}, options...)...)
 }
 
-// Connect makes a connection that is dialled when it is first used. The caller
+// Connect makes a connection for payloads of up to maxMessage bytes, that is dialled when it is first used. The caller
 // closes it.
 func Connect(address string, dial DialFunc, maxMessage int) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
@@ -61,7 +65,7 @@ func Connect(address string, dial DialFunc, maxMessage int) (*grpc.ClientConn, e
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage+headroom), grpc.MaxCallSendMsgSize(maxMessage+headroom)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: 2 * time.Second}),
 		grpc.WithNoProxy(),
 	)

@@ -565,7 +565,8 @@ func (x *Hello) GetFrom() string {
 	return ""
 }
 
-// Credit bounds what the dialler may have unanswered on this link. The
+// Credit bounds what the dialler may have unanswered on this link; a single
+// request may exceed the bytes, when nothing else is unanswered. The
 // receiver sends it first and again whenever it changes.
 type Credit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`

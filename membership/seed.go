@@ -15,6 +15,10 @@ import (
 // lookupTimeout bounds one resolution of a name.
 const lookupTimeout = 5 * time.Second
 
+// firstJoinInterval is the pause after the first attempt to reach a seed. It doubles up to the configured one: processes
+// that are started together find each other at once, and one that waits for long makes no noise.
+const firstJoinInterval = 100 * time.Millisecond
+
 // seed is a configured member. Only the goroutine that keeps joining it touches its fields.
 type seed struct {
 	text     string // as configured
@@ -50,7 +54,8 @@ func splitHostPort(address string) (host string, port uint16, err error) {
 // keepJoining contacts a seed whenever it isn't seen, until ctx ends. This is also what joins the halves of a partition
 // again: memberlist doesn't.
 func (c *Cluster) keepJoining(ctx context.Context, s *seed) {
-	for ctx.Err() == nil {
+	for wait := firstJoinInterval; ctx.Err() == nil; wait *= 2 {
+		wait = min(wait, c.rejoinInterval)
 		err := c.join(ctx, s)
 		switch reached := err == nil; {
 		case ctx.Err() != nil, s.tried && s.reached == reached:
@@ -58,11 +63,11 @@ func (c *Cluster) keepJoining(ctx context.Context, s *seed) {
 			c.log.Info("seed reached", "seed", s.text)
 			s.tried, s.reached = true, true
 		default:
-			c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "interval", c.rejoinInterval, "error", err)
+			c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "error", err)
 			s.tried, s.reached = true, false
 		}
 		// Some jitter, so that a controller that comes back isn't joined by all workers in the same moment.
-		pause(ctx, c.rejoinInterval*3/4+rand.N(c.rejoinInterval/2+1))
+		pause(ctx, wait*3/4+rand.N(wait/2+1))
 	}
 }
 

@@ -116,13 +116,13 @@ func (s *session) connect() error {
 		if err := control.Send(&sessionpb.LeaderMessage{Open: open}); err != nil {
 			return err
 		}
-		return s.control.Drain(s.ctx, func(messages []*sessionpb.LeaderMessage) error { return control.Send(merge(messages)) })
+		return s.control.Drain(s.ctx.Done(), func(messages []*sessionpb.LeaderMessage) error { return control.Send(merge(messages)) })
 	})
 	s.start(func() error {
 		if err := data.Send(&sessionpb.LeaderData{Open: open}); err != nil {
 			return err
 		}
-		return s.data.Drain(s.ctx, func(envelopes []*exchangepb.Envelope) error {
+		return s.data.Drain(s.ctx.Done(), func(envelopes []*exchangepb.Envelope) error {
 			return data.Send(&sessionpb.LeaderData{Envelopes: envelopes})
 		})
 	})

@@ -1,6 +1,7 @@
 package workerd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -8,7 +9,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/orrery-project/orrery/internal/outbox"
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 )
@@ -18,10 +21,13 @@ const (
 	controlBytes = 16 << 20
 	// dataBytes bounds the outputs that wait until a leader reads them.
 	dataBytes = 256 << 20
+	// frameBytes bounds the envelopes in one DataFrame, unless a single one is larger.
+	frameBytes = 1 << 20
 )
 
 var (
 	errGoodbye = status.Error(codes.Unavailable, "the worker is shutting down")
+	errUnread  = status.Error(codes.ResourceExhausted, "the leader doesn't read its stream")
 	errNoOpen  = status.Error(codes.InvalidArgument, "the first message of a stream must open its session: leader with cluster id, session id")
 )
 
@@ -30,8 +36,10 @@ var (
 type session struct {
 	id      string
 	leader  *sessionpb.Leader
-	control *outbox[*sessionpb.WorkerMessage]
-	data    *outbox[*exchangepb.Envelope]
+	control *outbox.Box[*sessionpb.WorkerMessage]
+	data    *outbox.Box[*exchangepb.Envelope]
+	// dataLimit bounds what waits in data, bytes.
+	dataLimit int
 
 	opened chan struct{} // closed when the Control stream has opened it
 
@@ -49,14 +57,15 @@ type session struct {
 
 func newSession(open *sessionpb.Open, silence time.Duration) *session {
 	s := &session{
-		id:      open.GetSessionId(),
-		leader:  open.GetLeader(),
-		control: newOutbox[*sessionpb.WorkerMessage](controlBytes),
-		data:    newOutbox[*exchangepb.Envelope](dataBytes),
-		opened:  make(chan struct{}),
-		silence: silence,
-		done:    make(chan struct{}),
-		intake:  newIntake(strayBytes),
+		id:        open.GetSessionId(),
+		leader:    open.GetLeader(),
+		control:   outbox.New(controlBytes, func(m *sessionpb.WorkerMessage) int { return proto.Size(m) }),
+		data:      outbox.New(frameBytes, func(e *exchangepb.Envelope) int { return proto.Size(e) }),
+		dataLimit: dataBytes,
+		opened:    make(chan struct{}),
+		silence:   silence,
+		done:      make(chan struct{}),
+		intake:    newIntake(strayBytes),
 	}
 	s.hush = time.AfterFunc(silence, func() {
 		s.close(status.Errorf(codes.DeadlineExceeded, "nothing was heard from the leader for %v", silence))
@@ -89,22 +98,22 @@ func (s *session) cause() error {
 
 // finish has both streams end once what waits has been sent.
 func (s *session) finish() {
-	s.control.finish()
-	s.data.finish()
+	s.control.Finish()
+	s.data.Finish()
 }
 
 // send queues a message on Control. A leader that doesn't read loses its session; nobody waits for it.
 func (s *session) send(m *sessionpb.WorkerMessage) {
-	if err := s.control.put(m); err != nil {
-		s.close(status.Error(codes.ResourceExhausted, err.Error()))
+	if !s.control.PutWithin(controlBytes, m) {
+		s.close(errUnread)
 	}
 }
 
 // sendData queues envelopes on Data.
 func (s *session) sendData(envelopes []*exchangepb.Envelope) {
 	for _, e := range envelopes {
-		if err := s.data.put(e); err != nil {
-			s.close(status.Error(codes.ResourceExhausted, err.Error()))
+		if !s.data.PutWithin(s.dataLimit, e) {
+			s.close(errUnread)
 			return
 		}
 	}
@@ -112,32 +121,41 @@ func (s *session) sendData(envelopes []*exchangepb.Envelope) {
 
 // writeControl sends what gathers for Control until the session ends.
 func (s *session) writeControl(send func(*sessionpb.WorkerMessage) error) error {
-	for {
-		gathered := s.control.take(s.done)
-		if len(gathered) == 0 {
-			return s.cause()
-		}
+	err := s.control.Drain(s.done, func(gathered []*sessionpb.WorkerMessage) error {
 		for _, m := range mergeControl(gathered) {
 			if err := send(m); err != nil {
 				return err
 			}
 		}
-	}
+		return nil
+	})
+	return cmp.Or(err, s.cause())
 }
 
 // writeData sends what gathers for Data until the session ends.
 func (s *session) writeData(send func(*exchangepb.DataFrame) error) error {
-	for {
-		gathered := s.data.take(s.done)
-		if len(gathered) == 0 {
-			return s.cause()
+	err := s.data.Drain(s.done, func(gathered []*exchangepb.Envelope) error {
+		return send(&exchangepb.DataFrame{Envelopes: gathered})
+	})
+	return cmp.Or(err, s.cause())
+}
+
+// mergeControl makes few messages of many, without changing their order: a message holds at most one pong, and what
+// came before or after a report doesn't share its message, since a report is true for the moment at which it was made.
+func mergeControl(gathered []*sessionpb.WorkerMessage) []*sessionpb.WorkerMessage {
+	merged := gathered[:1]
+	for _, m := range gathered[1:] {
+		last := merged[len(merged)-1]
+		if last.Report != nil || m.Report != nil || m.Opened != nil || last.Pong != nil && m.Pong != nil {
+			merged = append(merged, m)
+			continue
 		}
-		for _, f := range frames(gathered, frameBytes) {
-			if err := send(f); err != nil {
-				return err
-			}
+		if m.Pong != nil {
+			last.Pong = m.Pong
 		}
+		last.Results = append(last.Results, m.Results...)
 	}
+	return merged
 }
 
 // staleLeader is the error of a leader that may not open a session.

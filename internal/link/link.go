@@ -117,13 +117,13 @@ func Open(ctx context.Context, control, data grpc.ClientConnInterface, options O
 	l.start(func() error { return l.readControl(c) })
 	l.start(func() error { return l.readData(d) })
 	l.start(func() error {
-		return l.sent(l.control.Drain(l.ctx, func(frames []*exchangepb.ControlFrame) error { return c.Send(frames[0]) }))
+		return l.sent(l.control.Drain(l.ctx.Done(), func(frames []*exchangepb.ControlFrame) error { return c.Send(frames[0]) }))
 	})
 	l.start(func() error {
 		if err := d.Send(&exchangepb.DataFrame{Hello: hello}); err != nil {
 			return l.sent(err)
 		}
-		return l.sent(l.data.Drain(l.ctx, func(envelopes []*exchangepb.Envelope) error {
+		return l.sent(l.data.Drain(l.ctx.Done(), func(envelopes []*exchangepb.Envelope) error {
 			return d.Send(&exchangepb.DataFrame{Envelopes: envelopes})
 		}))
 	})

@@ -166,7 +166,7 @@ func (s *Server) Control(stream grpc.BidiStreamingServer[exchangepb.ControlFrame
 		return nil
 	}
 	return s.move(a, stream.Context(), receive, func() error {
-		return a.control.Drain(a.ctx, func(frames []*exchangepb.ControlFrame) error { return stream.Send(frames[0]) })
+		return a.control.Drain(a.ctx.Done(), func(frames []*exchangepb.ControlFrame) error { return stream.Send(frames[0]) })
 	})
 }
 
@@ -190,7 +190,7 @@ func (s *Server) Data(stream grpc.BidiStreamingServer[exchangepb.DataFrame, exch
 		return err
 	}
 	return s.move(a, stream.Context(), receive, func() error {
-		return a.data.Drain(a.ctx, func(envelopes []*exchangepb.Envelope) error {
+		return a.data.Drain(a.ctx.Done(), func(envelopes []*exchangepb.Envelope) error {
 			return stream.Send(&exchangepb.DataFrame{Envelopes: envelopes})
 		})
 	})

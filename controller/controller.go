@@ -99,6 +99,8 @@ type Gossip interface {
 	Members() []Member
 	// Changed is closed at the next change.
 	Changed() <-chan struct{}
+	// Meet says where a replica's gossip listens.
+	Meet(ctx context.Context, address string) error
 }
 
 // Options describe a controller. All fields but the tunables are needed.
@@ -106,6 +108,8 @@ type Options struct {
 	Name        string
 	Version     string
 	PeerAddress string
+	// GossipAddress is where this replica's own gossip listens.
+	GossipAddress string
 	// Peers are the peer addresses of all configured replicas, this one
 	// included.
 	Peers     []string
@@ -221,6 +225,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	wait.Go(func() { _ = c.options.Consensus.Lead(running, c.lead) })
 	wait.Go(func() { c.route.run(running) })
 	wait.Go(func() { c.formation.run(running) })
+	wait.Go(func() { c.introduce(running) })
 
 	<-ctx.Done()
 	c.drain()
@@ -231,6 +236,26 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.entry.wait.Wait()
 	c.peers.close()
 	return nil
+}
+
+// introduceInterval is the pause between two rounds of introductions.
+const introduceInterval = time.Second
+
+// introduce asks the other replicas who they are until all have answered: so
+// this one finds its way to whichever leads, and their gossips become one,
+// without seeds of their own.
+func (c *Controller) introduce(ctx context.Context) {
+	met := map[string]bool{}
+	for len(met) < len(c.peers.others()) {
+		for address, who := range c.peers.identify(ctx) {
+			if !met[address] && c.options.Gossip.Meet(ctx, who.GossipAddress) == nil {
+				met[address] = true
+			}
+		}
+		if pause(ctx, introduceInterval) != nil {
+			return
+		}
+	}
 }
 
 // drainTime bounds the wait for requests in hand at the end.

@@ -26,7 +26,7 @@ type peerService struct {
 func (s *peerService) Identify(ctx context.Context, _ *peerpb.IdentifyRequest) (*peerpb.IdentifyResponse, error) {
 	own := s.c.options.Consensus
 	answer := &peerpb.IdentifyResponse{
-		Name: s.c.options.Name, ReplicaId: own.ID(), RaftAddress: own.Address(), PeerAddress: s.c.options.PeerAddress,
+		Name: s.c.options.Name, ReplicaId: own.ID(), RaftAddress: own.Address(), PeerAddress: s.c.options.PeerAddress, GossipAddress: s.c.options.GossipAddress,
 		Formed: len(own.Servers()) > 0,
 	}
 	if id, address := own.Leader(); id == own.ID() {

@@ -82,9 +82,14 @@ type Resolver interface {
 type Cluster struct {
 	list  *memberlist.Memberlist
 	table *table
-	seeds []*seed
 	local string
 	log   hclog.Logger
+
+	seeds    []*seed // configured
+	resolver Resolver
+	fresh    chan *seed
+	mu       sync.Mutex
+	known    map[string]bool // all seeds ever named
 
 	rejoinInterval time.Duration
 	stopDials      context.CancelFunc
@@ -105,6 +110,10 @@ func Open(o Options) (*Cluster, error) {
 		log:            log,
 		rejoinInterval: o.RejoinInterval,
 		stopDials:      stopDials,
+	}
+	c.resolver, c.fresh, c.known = o.Resolver, make(chan *seed), map[string]bool{}
+	for _, text := range o.Seeds {
+		c.known[text] = true
 	}
 	if c.seeds, err = parseSeeds(o.Seeds, o.Resolver); err == nil {
 		c.list, err = c.create(dials, o, meta)
@@ -157,7 +166,13 @@ func (c *Cluster) Run(ctx context.Context) error {
 	for _, s := range c.seeds {
 		joins.Go(func() { c.keepJoining(ctx, s) })
 	}
-	<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case s := <-c.fresh:
+			joins.Go(func() { c.keepJoining(ctx, s) })
+		case <-ctx.Done():
+		}
+	}
 	if err := c.list.Leave(leaveTimeout); err != nil {
 		c.log.Debug("left without having told everybody", "error", err)
 	}
@@ -168,6 +183,27 @@ func (c *Cluster) Run(ctx context.Context) error {
 		return fmt.Errorf("stop membership: %w", err)
 	}
 	return nil
+}
+
+// Meet adds a seed while Run runs; one that is known already changes nothing. It waits until Run has taken it, or ctx ends.
+func (c *Cluster) Meet(ctx context.Context, address string) error {
+	seeds, err := parseSeeds([]string{address}, c.resolver)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	known := c.known[address]
+	c.known[address] = true
+	c.mu.Unlock()
+	if known || address == c.local {
+		return nil
+	}
+	select {
+	case c.fresh <- seeds[0]:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Members returns those that are believed alive, this one included until it leaves, sorted by role, name and incarnation.

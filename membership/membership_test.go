@@ -163,6 +163,26 @@ func TestJoinThroughOneSeed(t *testing.T) {
 	})
 }
 
+func TestMeetMakesTwoGossipsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testnet.New()
+		members := map[string]*runningMember{}
+		for _, name := range []string{"c1", "c2"} {
+			members[name] = start(t, n, name, "1", func(*membership.Options) {})
+		}
+		for range 3 { // again is harmless
+			if err := members["c1"].Meet(t.Context(), "c2:7946"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, members["c2"], "c1/1", "c2/1")
+		if err := members["c1"].Meet(t.Context(), "nowhere"); err == nil {
+			t.Error("an address without a port was taken")
+		}
+		stopAll(t, members)
+	})
+}
+
 func TestKillIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := testnet.New()

@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"sync"
 	"testing"
@@ -21,9 +19,6 @@ import (
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
-
-// imageBytes is the input size of an emulated model whose profile names none.
-const imageBytes = 1024
 
 // Names of the hosts of a test cluster.
 var controllerNames = []string{"c1", "c2", "c3"}
@@ -96,7 +91,6 @@ func (c *cluster) controllerConfig(name string) *configs.Controller {
 	}
 	for _, other := range controllerNames {
 		config.Cluster.Controllers = append(config.Cluster.Controllers, configs.Address(other+":8011"))
-		config.Cluster.GossipSeeds = append(config.Cluster.GossipSeeds, configs.Address(other+":7946"))
 	}
 	c.tune(&config)
 	return &config
@@ -261,38 +255,11 @@ func follower(leader string, among ...string) string {
 func (c *cluster) serve(workers int) (leader string) {
 	c.t.Helper()
 	leader = c.leader(controllerNames...)
-	control := c.control(follower(leader, controllerNames...))
-	c.eventually(30*time.Second, "all workers registered", func() error {
-		r, err := control.ListWorkers(context.Background(), &controlpb.ListWorkersRequest{})
-		if err == nil && len(r.Workers) != workers {
-			err = fmt.Errorf("%d workers", len(r.Workers))
-		}
-		return err
-	})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if _, err := control.LoadModel(ctx, &controlpb.LoadModelRequest{Model: &logpb.LoadModel{Name: "resnet18", Source: "profiles.csv#resnet18_v2"}}); err != nil {
-		c.t.Fatalf("load: %v", err)
-	}
-	c.eventually(time.Minute, "serving", func() error {
-		s, err := control.Startup(context.Background(), &controlpb.StartupRequest{})
-		if err == nil && s.Phase != logpb.Phase_PHASE_SERVING {
-			err = fmt.Errorf("%v", s)
-		}
-		return err
-	})
+	through := follower(leader, controllerNames...)
+	c.registered(through, workers)
+	c.mustLoad(through, "resnet18", resnet18)
+	c.untilPhase(through, logpb.Phase_PHASE_SERVING, time.Minute)
 	return leader
-}
-
-// image is a request for the emulated ResNet18 whose answer depends on seed.
-func image(seed byte) *inferencepb.ModelInferRequest {
-	data := make([]byte, imageBytes)
-	data[0] = seed
-	return &inferencepb.ModelInferRequest{
-		ModelName: "resnet18", Id: fmt.Sprint(seed),
-		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, imageBytes}}},
-		RawInputContents: [][]byte{data},
-	}
 }
 
 // digestsEqual waits until all replicas are reachable and have equal digests.
@@ -315,19 +282,12 @@ func (c *cluster) digestsEqual() {
 	})
 }
 
-// imageHash is the start of the emulated answer to image(seed).
-func imageHash(seed byte) []byte {
-	hash := fnv.New64a()
-	hash.Write(image(seed).RawInputContents[0])
-	return binary.LittleEndian.AppendUint64(nil, hash.Sum64())
-}
-
 func TestInferThroughAFollower(t *testing.T) {
 	inBubble(t, 2, func(t *testing.T, c *cluster) {
 		leader := c.serve(2)
 		for i, name := range controllerNames {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			r, err := c.inference(name).ModelInfer(ctx, image(byte(i)))
+			r, err := c.inference(name).ModelInfer(ctx, image("resnet18", i))
 			cancel()
 			if err != nil {
 				t.Fatalf("through %s (leader %s): %v", name, leader, err)

@@ -126,7 +126,7 @@ func (c *Controller) openGossip() (err error) {
 func (c *Controller) build(replica *fsm.Replica) {
 	config := c.config
 	c.controller = controller.New(controller.Options{
-		Name: config.Name, Version: c.options.Version, PeerAddress: string(config.Advertised().Peer),
+		Name: config.Name, Version: c.options.Version, PeerAddress: string(config.Advertised().Peer), GossipAddress: string(config.Advertised().Gossip),
 		Peers: texts(config.Cluster.Controllers), Consensus: consensus{c.raft}, Replica: replica, Gossip: gossip{c.gossip},
 		Dial: c.options.dial, Logger: c.options.Logger,
 		MaxMessage: int(config.Inference.MaxMessage), LinkRequests: config.Inference.LinkRequests, LinkBytes: int64(config.Inference.LinkBytes),

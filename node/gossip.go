@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"net"
 	"strconv"
 
@@ -45,6 +46,9 @@ type gossip struct{ cluster *membership.Cluster }
 
 // Changed implements controller.Gossip.
 func (g gossip) Changed() <-chan struct{} { return g.cluster.Changed() }
+
+// Meet implements controller.Gossip.
+func (g gossip) Meet(ctx context.Context, address string) error { return g.cluster.Meet(ctx, address) }
 
 // Members implements controller.Gossip.
 func (g gossip) Members() []controller.Member {

@@ -72,8 +72,10 @@ type IdentifyResponse struct {
 	Formed bool `protobuf:"varint,5,opt,name=formed,proto3" json:"formed,omitempty"`
 	// The peer address of the leader that it knows, if any.
 	LeaderPeerAddress string `protobuf:"bytes,6,opt,name=leader_peer_address,json=leaderPeerAddress,proto3" json:"leader_peer_address,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Where its gossip listens.
+	GossipAddress string `protobuf:"bytes,7,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IdentifyResponse) Reset() {
@@ -144,6 +146,13 @@ func (x *IdentifyResponse) GetFormed() bool {
 func (x *IdentifyResponse) GetLeaderPeerAddress() string {
 	if x != nil {
 		return x.LeaderPeerAddress
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetGossipAddress() string {
+	if x != nil {
+		return x.GossipAddress
 	}
 	return ""
 }
@@ -627,7 +636,7 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\x0eorrery.peer.v1\x1a\rcontrol.proto\x1a\tlog.proto\"\x11\n" +
-	"\x0fIdentifyRequest\"\xd3\x01\n" +
+	"\x0fIdentifyRequest\"\xfa\x01\n" +
 	"\x10IdentifyResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -635,7 +644,8 @@ const file_peer_proto_rawDesc = "" +
 	"\fraft_address\x18\x03 \x01(\tR\vraftAddress\x12!\n" +
 	"\fpeer_address\x18\x04 \x01(\tR\vpeerAddress\x12\x16\n" +
 	"\x06formed\x18\x05 \x01(\bR\x06formed\x12.\n" +
-	"\x13leader_peer_address\x18\x06 \x01(\tR\x11leaderPeerAddress\"O\n" +
+	"\x13leader_peer_address\x18\x06 \x01(\tR\x11leaderPeerAddress\x12%\n" +
+	"\x0egossip_address\x18\a \x01(\tR\rgossipAddress\"O\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +

@@ -30,6 +30,12 @@ func (c *Client) UnloadModel(ctx context.Context, name, version string) ([]uint6
 	return answer.GetModelIds(), err
 }
 
+// SetSettings replaces the cluster's settings.
+func (c *Client) SetSettings(ctx context.Context, settings *logpb.Settings) (*logpb.Settings, error) {
+	answer, err := ask(ctx, c, controlpb.ControlClient.SetSettings, &controlpb.SetSettingsRequest{RequestId: rand.Text(), Settings: settings})
+	return answer.GetSettings(), err
+}
+
 // ListModels returns the wanted models of a name and version; empty means all.
 func (c *Client) ListModels(ctx context.Context, name, version string) ([]*controlpb.ModelStatus, error) {
 	answer, err := ask(ctx, c, controlpb.ControlClient.ListModels, &controlpb.ListModelsRequest{Name: name, Version: version})

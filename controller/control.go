@@ -91,6 +91,22 @@ func (s *controlService) UnloadModel(ctx context.Context, r *controlpb.UnloadMod
 	return &controlpb.UnloadModelResponse{ModelIds: result.ModelIds}, nil
 }
 
+// SetSettings replaces the cluster's settings.
+func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettingsRequest) (*controlpb.SetSettingsResponse, error) {
+	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_SetSettings{
+		SetSettings: &logpb.SetSettings{Settings: r.Settings},
+	}}))
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	if err := s.c.options.Replica.WaitIndex(ctx, result.Index); err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	answer := &controlpb.SetSettingsResponse{}
+	s.c.options.Replica.Read(func(state *fsm.State) { answer.Settings = state.Cluster().Settings })
+	return answer, nil
+}
+
 // ListModels shows models as this replica's state has them.
 func (s *controlService) ListModels(_ context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
 	answer := &controlpb.ListModelsResponse{}

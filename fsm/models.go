@@ -44,7 +44,7 @@ func (s *State) loadModel(requestID string, asked *logpb.LoadModel) *logpb.Resul
 		return &logpb.Result{ModelIds: ids}
 	}
 	if s.Phase() == logpb.Phase_PHASE_SERVING && s.cluster.GetSettings().GetLateLoads() != logpb.Settings_LATE_LOADS_ADMIT {
-		return refuse(logpb.Reason_REASON_LATE_LOAD, "model %q comes too late, the cluster is serving: set `late_loads: admit` to load models while it serves",
+		return refuse(logpb.Reason_REASON_LATE_LOAD, "model %q comes too late, the cluster is serving: `orrery cluster set late_loads=admit` has it load models while it serves",
 			wanted.GetName())
 	}
 	for i := range instances {

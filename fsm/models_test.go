@@ -98,7 +98,7 @@ func TestWantingTheSameOrAnother(t *testing.T) {
 func TestLateLoads(t *testing.T) {
 	l := serving(t)
 	late := &logpb.LoadModel{Name: "late", Source: "a"}
-	l.refused(late, logpb.Reason_REASON_LATE_LOAD, "`late_loads: admit`")
+	l.refused(late, logpb.Reason_REASON_LATE_LOAD, "late_loads=admit")
 	equal(t, "what is wanted already is not late", l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx"}).GetModelIds(), []uint64{1})
 	l.refused(&logpb.LoadModel{Name: "m", Source: "b"}, logpb.Reason_REASON_CONFLICT)
 

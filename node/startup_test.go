@@ -14,6 +14,7 @@ import (
 
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
@@ -54,9 +55,17 @@ func TestTheCountdownRestartsOnEachLoad(t *testing.T) {
 		leader := c.leader(controllerNames...)
 		c.registered(leader, 1)
 		var last time.Time
-		for i := range 3 {
-			c.mustLoad(controllerNames[i], fmt.Sprint("m", i), resnet18)
+		loads := []*logpb.LoadModel{
+			{Name: "m", Source: resnet18},
+			{Name: "n", Source: resnet18},
+			// No worker can take this one; a request it is all the same.
+			{Name: "o", Source: resnet18, Constraints: []*logpb.Label{{Key: "rack", Value: "9"}}},
+		}
+		for i, load := range loads {
 			last = time.Now()
+			if _, err := c.control(controllerNames[i]).LoadModel(t.Context(), &controlpb.LoadModelRequest{Model: load}); err != nil {
+				t.Fatal(err)
+			}
 			time.Sleep(9 * time.Second)
 			s, err := c.startup(leader)
 			if err != nil || s.Phase != logpb.Phase_PHASE_LOADING || s.CountdownNs < 0 {
@@ -291,10 +300,13 @@ func TestALoadWaitsForAWorker(t *testing.T) {
 
 // Profiles are there already, so loading, profiling and serving follow each
 // other within moments. Loads arrive ever closer to them until one is too late.
+// On a network with some latency they are on their way to the log while the
+// leader decides.
 func TestALoadAtTheMomentOfTransitionIsAnswered(t *testing.T) {
 	inTunedBubble(t, 1, quick, func(t *testing.T, c *cluster) {
 		leader := c.leader(controllerNames...)
 		c.registered(leader, 1)
+		c.net.SetLatency(5 * time.Millisecond)
 		quietSince := time.Now()
 		c.mustLoad(leader, "resnet18", resnet18)
 		admitted, refused := []string{"resnet18"}, 0
@@ -325,6 +337,12 @@ func TestALoadAtTheMomentOfTransitionIsAnswered(t *testing.T) {
 		}
 		t.Logf("%d loads were admitted, %d refused", len(admitted), refused)
 		c.untilPhase(leader, logpb.Phase_PHASE_SERVING, 10*time.Second)
+		serving := c.journal.phaseAt("serving", time.Time{})
+		for _, l := range c.journal.find("model loaded") {
+			if l.at.After(serving) {
+				t.Errorf("a model was loaded %v after serving had begun", l.at.Sub(serving))
+			}
+		}
 		slices.Sort(admitted)
 		for _, model := range admitted {
 			if err := ask(t.Context(), c.inference(leader), image(model, 1)); err != nil {

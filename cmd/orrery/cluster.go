@@ -7,12 +7,58 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Show how the cluster is", a.clusterStatusCommand())
+	return group("cluster", "Show how the cluster is, and change its settings", a.clusterStatusCommand(), a.clusterSetCommand())
+}
+
+func (a *app) clusterSetCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "set KEY=VALUE …", Short: "Change settings of the whole cluster",
+		Long: `Changes settings that the whole cluster has agreed on, on the running cluster:
+
+  late_loads=reject   once the cluster serves it takes no further models (default)
+  late_loads=admit    models are loaded and profiled beside the running schedule`,
+		Example: "  orrery cluster set late_loads=admit",
+		Args:    arguments(cobra.MinimumNArgs(1)),
+	}
+	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
+		status, err := q.ClusterStatus(ctx)
+		if err != nil {
+			return err
+		}
+		settings, err := changed(status.Cluster.GetSettings(), args)
+		if err != nil {
+			return err
+		}
+		now, err := q.SetSettings(ctx, settings)
+		if err != nil {
+			return err
+		}
+		return q.show(now, func(w io.Writer) { fmt.Fprintf(w, "late_loads  %s\n", word(now.GetLateLoads(), "LATE_LOADS_")) })
+	})
+}
+
+// changed is a copy of the settings with some changed.
+func changed(settings *logpb.Settings, assignments []string) (*logpb.Settings, error) {
+	out := &logpb.Settings{}
+	proto.Merge(out, settings)
+	for _, a := range assignments {
+		switch a {
+		case "late_loads=admit":
+			out.LateLoads = logpb.Settings_LATE_LOADS_ADMIT
+		case "late_loads=reject":
+			out.LateLoads = logpb.Settings_LATE_LOADS_REJECT
+		default:
+			return nil, fmt.Errorf("there is no setting %q; write late_loads=admit or late_loads=reject", a)
+		}
+	}
+	return out, nil
 }
 
 func (a *app) clusterStatusCommand() *cobra.Command {

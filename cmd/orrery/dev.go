@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,7 +60,7 @@ func (a *app) dev(c *cobra.Command, o *devOptions) error {
 	if err != nil {
 		return err
 	}
-	a.printCluster(cluster, dir, o.loadIdle)
+	a.printCluster(cluster, dir, o)
 	a.watchProcesses(c.Context(), cluster)
 	fmt.Fprintln(a.out, "\nstopping …")
 	return cluster.Stop()
@@ -90,7 +91,7 @@ func modelDir(given string) (string, error) {
 	return filepath.Abs(path)
 }
 
-func (a *app) printCluster(c *devcluster.Cluster, models, loadIdle string) {
+func (a *app) printCluster(c *devcluster.Cluster, models string, o *devOptions) {
 	t := newTable(a.out, "NAME", "PID", "LISTENERS", "LOG")
 	for _, p := range c.All() {
 		listeners := []string{"session", "http"}
@@ -109,18 +110,29 @@ The cluster is ready; Ctrl-C ends it. In another terminal:
   export %s=%s
   export %s=%s
 `, configs.EnvControl, strings.Join(c.Addresses("control"), ","), configs.EnvInferenceAddress, strings.Join(c.Addresses("inference"), ","))
-	example, err := filepath.Glob(filepath.Join(models, "*.onnx"))
-	if err != nil || len(example) == 0 {
-		fmt.Fprintln(a.out, "  orrery cluster status")
-		return
+	for _, line := range examples(models, o.engines) {
+		fmt.Fprintln(a.out, "  "+line)
 	}
-	source := filepath.Base(example[len(example)-1])
+	fmt.Fprintf(a.out, "\nThe cluster serves %s after the last load (--load-idle; a real one waits 10s). "+
+		"For more loads after that: orrery cluster set late_loads=admit\n", o.loadIdle)
+}
+
+// examples are commands that the cluster's engines and models make sense for.
+func examples(models string, engines []string) []string {
+	if !slices.Contains(engines, "gomlx") {
+		return []string{"orrery model load resnet50 --source 'profiles.csv#resnet50_v2'", "orrery model status resnet50"}
+	}
+	found, err := filepath.Glob(filepath.Join(models, "*.onnx"))
+	if err != nil || len(found) == 0 {
+		return []string{"orrery cluster status"}
+	}
+	source := filepath.Base(found[len(found)-1])
 	name := strings.TrimSuffix(source, ".onnx")
-	fmt.Fprintf(a.out, "  orrery model load %s --source %s\n", name, source)
+	lines := []string{fmt.Sprintf("orrery model load %s --source %s", name, source)}
 	if images, err := filepath.Glob(filepath.Join(models, "images", "*.png")); err == nil && len(images) > 0 {
-		fmt.Fprintf(a.out, "  orrery infer %s --image %s --labels %s\n", name, images[0], filepath.Join(models, "labels.txt"))
+		lines = append(lines, fmt.Sprintf("orrery infer %s --image %s --labels %s", name, images[0], filepath.Join(models, "labels.txt")))
 	}
-	fmt.Fprintf(a.out, "\nThe cluster serves %s after the last load (--load-idle; a real one waits 10s), and takes no more then.\n", loadIdle)
+	return lines
 }
 
 // watchProcesses tells of processes that end by themselves, or are killed by

@@ -33,11 +33,15 @@ func progressLine(s *controlpb.StartupStatus) string {
 		line += ": waiting for " + s.WaitingFor
 	}
 	for _, m := range s.Models {
-		done, wanted, what := m.Loaded+m.Failed, m.Copies, "loaded"
-		if m.ProfilesWanted > 0 && done == wanted {
+		done, wanted, what := m.Loaded, m.Copies, "loaded"
+		if m.ProfilesWanted > 0 && m.Pending == 0 {
 			done, wanted, what = m.ProfilesDone, m.ProfilesWanted, "profiled"
 		}
-		line += fmt.Sprintf(" [%s %d/%d %s]", m.Name, done, wanted, what)
+		line += fmt.Sprintf(" [%s %d/%d %s", m.Name, done, wanted, what)
+		if m.Failed > 0 {
+			line += fmt.Sprintf(", %d failed", m.Failed)
+		}
+		line += "]"
 	}
 	return line
 }

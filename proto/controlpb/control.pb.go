@@ -829,6 +829,102 @@ func (x *Replica) GetError() string {
 	return ""
 }
 
+type SetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Settings      *logpb.Settings        `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingsRequest) Reset() {
+	*x = SetSettingsRequest{}
+	mi := &file_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsRequest) ProtoMessage() {}
+
+func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SetSettingsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetSettingsRequest) GetSettings() *logpb.Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type SetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *logpb.Settings        `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingsResponse) Reset() {
+	*x = SetSettingsResponse{}
+	mi := &file_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsResponse) ProtoMessage() {}
+
+func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 type ClusterStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -837,7 +933,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +945,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +958,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{15}
 }
 
 type ClusterStatusResponse struct {
@@ -884,7 +980,7 @@ type ClusterStatusResponse struct {
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +992,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1005,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClusterStatusResponse) GetCluster() *logpb.Cluster {
@@ -988,7 +1084,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1096,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1109,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetName() string {
@@ -1052,7 +1148,7 @@ type StartupRequest struct {
 
 func (x *StartupRequest) Reset() {
 	*x = StartupRequest{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1160,7 @@ func (x *StartupRequest) String() string {
 func (*StartupRequest) ProtoMessage() {}
 
 func (x *StartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1173,7 @@ func (x *StartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupRequest.ProtoReflect.Descriptor instead.
 func (*StartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{18}
 }
 
 type ModelProgress struct {
@@ -1096,7 +1192,7 @@ type ModelProgress struct {
 
 func (x *ModelProgress) Reset() {
 	*x = ModelProgress{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1204,7 @@ func (x *ModelProgress) String() string {
 func (*ModelProgress) ProtoMessage() {}
 
 func (x *ModelProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1217,7 @@ func (x *ModelProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelProgress.ProtoReflect.Descriptor instead.
 func (*ModelProgress) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ModelProgress) GetName() string {
@@ -1195,7 +1291,7 @@ type StartupStatus struct {
 
 func (x *StartupStatus) Reset() {
 	*x = StartupStatus{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1303,7 @@ func (x *StartupStatus) String() string {
 func (*StartupStatus) ProtoMessage() {}
 
 func (x *StartupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1316,7 @@ func (x *StartupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupStatus.ProtoReflect.Descriptor instead.
 func (*StartupStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StartupStatus) GetPhase() logpb.Phase {
@@ -1322,7 +1418,13 @@ const file_control_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x1c\n" +
 	"\treachable\x18\x06 \x01(\bR\treachable\x12\x16\n" +
 	"\x06digest\x18\a \x01(\tR\x06digest\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\x16\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"h\n" +
+	"\x12SetSettingsRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x123\n" +
+	"\bsettings\x18\x02 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"J\n" +
+	"\x13SetSettingsResponse\x123\n" +
+	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"\x16\n" +
 	"\x14ClusterStatusRequest\"\xe1\x02\n" +
 	"\x15ClusterStatusResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.orrery.log.v1.ClusterR\acluster\x12\x12\n" +
@@ -1355,13 +1457,14 @@ const file_control_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x128\n" +
 	"\x06models\x18\x04 \x03(\v2 .orrery.control.v1.ModelProgressR\x06models\x12\x18\n" +
-	"\aworkers\x18\x05 \x01(\rR\aworkers2\x91\x05\n" +
+	"\aworkers\x18\x05 \x01(\rR\aworkers2\xf1\x05\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
 	"\n" +
 	"ListModels\x12$.orrery.control.v1.ListModelsRequest\x1a%.orrery.control.v1.ListModelsResponse\"\x00\x12^\n" +
-	"\vListWorkers\x12%.orrery.control.v1.ListWorkersRequest\x1a&.orrery.control.v1.ListWorkersResponse\"\x00\x12d\n" +
+	"\vListWorkers\x12%.orrery.control.v1.ListWorkersRequest\x1a&.orrery.control.v1.ListWorkersResponse\"\x00\x12^\n" +
+	"\vSetSettings\x12%.orrery.control.v1.SetSettingsRequest\x1a&.orrery.control.v1.SetSettingsResponse\"\x00\x12d\n" +
 	"\rClusterStatus\x12'.orrery.control.v1.ClusterStatusRequest\x1a(.orrery.control.v1.ClusterStatusResponse\"\x00\x12P\n" +
 	"\aStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x00\x12W\n" +
 	"\fWatchStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x000\x01B2Z0github.com/orrery-project/orrery/proto/controlpbb\x06proto3"
@@ -1378,7 +1481,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_control_proto_goTypes = []any{
 	(*LoadModelRequest)(nil),      // 0: orrery.control.v1.LoadModelRequest
 	(*Copy)(nil),                  // 1: orrery.control.v1.Copy
@@ -1393,55 +1496,62 @@ var file_control_proto_goTypes = []any{
 	(*ListWorkersRequest)(nil),    // 10: orrery.control.v1.ListWorkersRequest
 	(*ListWorkersResponse)(nil),   // 11: orrery.control.v1.ListWorkersResponse
 	(*Replica)(nil),               // 12: orrery.control.v1.Replica
-	(*ClusterStatusRequest)(nil),  // 13: orrery.control.v1.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil), // 14: orrery.control.v1.ClusterStatusResponse
-	(*Member)(nil),                // 15: orrery.control.v1.Member
-	(*StartupRequest)(nil),        // 16: orrery.control.v1.StartupRequest
-	(*ModelProgress)(nil),         // 17: orrery.control.v1.ModelProgress
-	(*StartupStatus)(nil),         // 18: orrery.control.v1.StartupStatus
-	(*logpb.LoadModel)(nil),       // 19: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),      // 20: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),           // 21: orrery.log.v1.Model
-	(*logpb.Profile)(nil),         // 22: orrery.log.v1.Profile
-	(*logpb.Worker)(nil),          // 23: orrery.log.v1.Worker
-	(*logpb.Cluster)(nil),         // 24: orrery.log.v1.Cluster
-	(logpb.Phase)(0),              // 25: orrery.log.v1.Phase
+	(*SetSettingsRequest)(nil),    // 13: orrery.control.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),   // 14: orrery.control.v1.SetSettingsResponse
+	(*ClusterStatusRequest)(nil),  // 15: orrery.control.v1.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil), // 16: orrery.control.v1.ClusterStatusResponse
+	(*Member)(nil),                // 17: orrery.control.v1.Member
+	(*StartupRequest)(nil),        // 18: orrery.control.v1.StartupRequest
+	(*ModelProgress)(nil),         // 19: orrery.control.v1.ModelProgress
+	(*StartupStatus)(nil),         // 20: orrery.control.v1.StartupStatus
+	(*logpb.LoadModel)(nil),       // 21: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),      // 22: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),           // 23: orrery.log.v1.Model
+	(*logpb.Profile)(nil),         // 24: orrery.log.v1.Profile
+	(*logpb.Worker)(nil),          // 25: orrery.log.v1.Worker
+	(*logpb.Settings)(nil),        // 26: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),         // 27: orrery.log.v1.Cluster
+	(logpb.Phase)(0),              // 28: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	19, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	20, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	21, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	21, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	22, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	23, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
 	1,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	22, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	24, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
 	2,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
 	2,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
-	23, // 7: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	25, // 7: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
 	8,  // 8: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
 	9,  // 9: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
-	24, // 10: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
-	12, // 11: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
-	15, // 12: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
-	25, // 13: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
-	17, // 14: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	0,  // 15: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
-	4,  // 16: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
-	6,  // 17: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
-	10, // 18: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
-	13, // 19: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	16, // 20: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	16, // 21: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	3,  // 22: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	5,  // 23: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	7,  // 24: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	11, // 25: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	14, // 26: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	18, // 27: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	18, // 28: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	26, // 10: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	26, // 11: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	27, // 12: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	12, // 13: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
+	17, // 14: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
+	28, // 15: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	19, // 16: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
+	0,  // 17: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
+	4,  // 18: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
+	6,  // 19: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
+	10, // 20: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
+	13, // 21: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	15, // 22: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	18, // 23: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	18, // 24: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	3,  // 25: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	5,  // 26: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	7,  // 27: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	11, // 28: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	14, // 29: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	16, // 30: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	20, // 31: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	20, // 32: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -1455,7 +1565,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

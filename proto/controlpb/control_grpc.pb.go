@@ -25,6 +25,7 @@ const (
 	Control_UnloadModel_FullMethodName   = "/orrery.control.v1.Control/UnloadModel"
 	Control_ListModels_FullMethodName    = "/orrery.control.v1.Control/ListModels"
 	Control_ListWorkers_FullMethodName   = "/orrery.control.v1.Control/ListWorkers"
+	Control_SetSettings_FullMethodName   = "/orrery.control.v1.Control/SetSettings"
 	Control_ClusterStatus_FullMethodName = "/orrery.control.v1.Control/ClusterStatus"
 	Control_Startup_FullMethodName       = "/orrery.control.v1.Control/Startup"
 	Control_WatchStartup_FullMethodName  = "/orrery.control.v1.Control/WatchStartup"
@@ -42,6 +43,9 @@ type ControlClient interface {
 	UnloadModel(ctx context.Context, in *UnloadModelRequest, opts ...grpc.CallOption) (*UnloadModelResponse, error)
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// SetSettings replaces the cluster's settings, and answers with what they are
+	// then.
+	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
 	Startup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
@@ -90,6 +94,16 @@ func (c *controlClient) ListWorkers(ctx context.Context, in *ListWorkersRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListWorkersResponse)
 	err := c.cc.Invoke(ctx, Control_ListWorkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSettingsResponse)
+	err := c.cc.Invoke(ctx, Control_SetSettings_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +161,9 @@ type ControlServer interface {
 	UnloadModel(context.Context, *UnloadModelRequest) (*UnloadModelResponse, error)
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// SetSettings replaces the cluster's settings, and answers with what they are
+	// then.
+	SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	Startup(context.Context, *StartupRequest) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
@@ -172,6 +189,9 @@ func (UnimplementedControlServer) ListModels(context.Context, *ListModelsRequest
 }
 func (UnimplementedControlServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedControlServer) SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
 }
 func (UnimplementedControlServer) ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClusterStatus not implemented")
@@ -275,6 +295,24 @@ func _Control_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_SetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).SetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_SetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).SetSettings(ctx, req.(*SetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_ClusterStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClusterStatusRequest)
 	if err := dec(in); err != nil {
@@ -344,6 +382,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _Control_ListWorkers_Handler,
+		},
+		{
+			MethodName: "SetSettings",
+			Handler:    _Control_SetSettings_Handler,
 		},
 		{
 			MethodName: "ClusterStatus",

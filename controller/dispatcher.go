@@ -50,7 +50,6 @@ type ticket struct {
 type running struct {
 	action  scheduler.Action
 	tickets []*ticket
-	failure string
 }
 
 // dispatcher owns the scheduler and all that it has been given. One goroutine

@@ -82,6 +82,10 @@ func (s *peerService) Propose(ctx context.Context, r *peerpb.ProposeRequest) (*p
 	if err := proto.Unmarshal(r.Command, cmd); err != nil {
 		return nil, grpcerr.Status(errs.New(errs.Invalid, "the command can't be read: %v", err))
 	}
+	if cmd.Body == nil {
+		// In the log it would stop every replica.
+		return nil, grpcerr.Status(errs.New(errs.Invalid, "this is no command that this controller knows; do all controllers run the same version?"))
+	}
 	result, err := s.c.propose(ctx, cmd)
 	if err != nil {
 		return nil, grpcerr.Status(err)

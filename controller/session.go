@@ -55,6 +55,7 @@ type session struct {
 	sequence uint64
 	heard    int64 // leader's clock
 	queued   uint32
+	free     uint32
 	lastID   uint64
 	actions  map[uint64]func(*sessionpb.Result)
 	ended    bool
@@ -264,7 +265,7 @@ func (s *session) pong(p *sessionpb.Pong) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock.observe(p.LeaderNs, p.WorkerNs, s.options.now())
-	s.queued = p.Queued
+	s.queued, s.free = p.Queued, p.FreePages
 }
 
 // finish hands a result, with its times on the leader's clock, to whoever
@@ -315,13 +316,13 @@ func (s *session) beat() error {
 // vitals is what the session knows of the worker right now.
 type vitals struct {
 	heardAgo, offset, roundTrip time.Duration
-	queued                      uint32
+	queued, freePages           uint32
 }
 
 func (s *session) vitals() vitals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := vitals{heardAgo: time.Duration(s.options.now() - s.heard), queued: s.queued}
+	v := vitals{heardAgo: time.Duration(s.options.now() - s.heard), queued: s.queued, freePages: s.free}
 	v.offset, v.roundTrip = s.clock.best()
 	return v
 }

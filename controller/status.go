@@ -121,9 +121,7 @@ func (w *connection) live() *controlpb.WorkerLive {
 	v := w.session.vitals()
 	l.Connected, l.LastHeartbeatAgoNs, l.QueueLength = true, int64(v.heardAgo), v.queued
 	l.ClockOffsetNs, l.RoundTripNs = int64(v.offset), int64(v.roundTrip)
-	for _, d := range w.report.Devices {
-		l.FreePages += uint64(d.FreePages)
-	}
+	l.FreePages = uint64(v.freePages)
 	for _, d := range w.report.Worker.GetDevices() {
 		l.Pages += uint64(d.Pages)
 	}

@@ -125,7 +125,7 @@ func (w *Worker) receive(s *session, m *sessionpb.LeaderMessage) {
 	defer w.mu.Unlock()
 	if p := m.GetPing(); p != nil {
 		s.send(&sessionpb.WorkerMessage{Pong: &sessionpb.Pong{
-			Sequence: p.GetSequence(), LeaderNs: p.GetLeaderNs(), WorkerNs: now, Queued: w.busy(),
+			Sequence: p.GetSequence(), LeaderNs: p.GetLeaderNs(), WorkerNs: now, Queued: w.busy(), FreePages: w.freePages(),
 		}})
 	}
 	live := w.current == s

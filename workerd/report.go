@@ -60,6 +60,14 @@ func (w *Worker) Info() *logpb.Worker {
 	return proto.CloneOf(w.info)
 }
 
+// freePages counts those of all devices. The caller holds the lock.
+func (w *Worker) freePages() (n uint32) {
+	for _, d := range w.devices {
+		n += uint32(d.cache.free)
+	}
+	return n
+}
+
 // busy is how many actions wait or run. The lock is held.
 func (w *Worker) busy() uint32 {
 	n := 0

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
 )
 
 // progress prints how the startup goes on, a line for each change.
@@ -29,8 +30,12 @@ func (p *progress) see(s *controlpb.StartupStatus) error {
 // progressLine leaves out what changes with every tick of the clock.
 func progressLine(s *controlpb.StartupStatus) string {
 	line := word(s.Phase, "PHASE_")
-	if s.WaitingFor != "" {
-		line += ": waiting for " + s.WaitingFor
+	switch {
+	case s.WaitingFor == "":
+	case s.Phase == logpb.Phase_PHASE_WAITING:
+		line += " for " + s.WaitingFor
+	default:
+		line += ", waiting for " + s.WaitingFor
 	}
 	for _, m := range s.Models {
 		done, wanted, what := m.Loaded, m.Copies, "loaded"

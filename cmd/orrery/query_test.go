@@ -82,7 +82,7 @@ func TestProgress(t *testing.T) {
 	_ = p.see(&controlpb.StartupStatus{Phase: logpb.Phase_PHASE_PROFILING, Models: []*controlpb.ModelProgress{
 		{Name: "m", Copies: 2, Loaded: 1, Failed: 1, ProfilesWanted: 3, ProfilesDone: 2},
 	}})
-	want := "   0.0s  waiting: waiting for the first load\n   0.0s  loading [fashion-mlp 1/2 loaded]\n   0.0s  profiling [m 2/3 profiled, 1 failed]\n"
+	want := "   0.0s  waiting for the first load\n   0.0s  loading [fashion-mlp 1/2 loaded]\n   0.0s  profiling [m 2/3 profiled, 1 failed]\n"
 	if got.String() != want {
 		t.Errorf("%s\nwant\n%s", got.String(), want)
 	}

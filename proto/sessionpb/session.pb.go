@@ -456,7 +456,9 @@ type Pong struct {
 	// The worker's clock when answered. Worker clocks start anywhere.
 	WorkerNs int64 `protobuf:"varint,3,opt,name=worker_ns,json=workerNs,proto3" json:"worker_ns,omitempty"`
 	// Actions that wait or run.
-	Queued        uint32 `protobuf:"varint,4,opt,name=queued,proto3" json:"queued,omitempty"`
+	Queued uint32 `protobuf:"varint,4,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Of all devices.
+	FreePages     uint32 `protobuf:"varint,5,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +517,13 @@ func (x *Pong) GetWorkerNs() int64 {
 func (x *Pong) GetQueued() uint32 {
 	if x != nil {
 		return x.Queued
+	}
+	return 0
+}
+
+func (x *Pong) GetFreePages() uint32 {
+	if x != nil {
+		return x.FreePages
 	}
 	return 0
 }
@@ -1728,12 +1737,14 @@ const file_session_proto_rawDesc = "" +
 	"\tenvelopes\x18\x02 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\"?\n" +
 	"\x04Ping\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1b\n" +
-	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\"t\n" +
+	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\"\x93\x01\n" +
 	"\x04Pong\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1b\n" +
 	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\x12\x1b\n" +
 	"\tworker_ns\x18\x03 \x01(\x03R\bworkerNs\x12\x16\n" +
-	"\x06queued\x18\x04 \x01(\rR\x06queued\"\xd7\x01\n" +
+	"\x06queued\x18\x04 \x01(\rR\x06queued\x12\x1d\n" +
+	"\n" +
+	"free_pages\x18\x05 \x01(\rR\tfreePages\"\xd7\x01\n" +
 	"\rWorkerMessage\x121\n" +
 	"\x06opened\x18\x01 \x01(\v2\x19.orrery.session.v1.OpenedR\x06opened\x12+\n" +
 	"\x04pong\x18\x02 \x01(\v2\x17.orrery.session.v1.PongR\x04pong\x121\n" +

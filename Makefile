@@ -1,0 +1,104 @@
+# `make help` lists the targets. build, demo and test need Go and make alone. The others build what they need: Go
+# programs into .tools, pinned in tools/go.mod, and Python packages into .venv, pinned in interop/requirements.txt.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+BINARY := bin/orrery
+# Without git or its history the binary's version is "devel".
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
+GO_FILES := find . -name '*.go' -not -path './.*'
+# Made anew for another compiler too: staticcheck reads no code newer than itself.
+TOOLS = .tools/built-$(shell go env GOVERSION)
+VENV := .venv/installed
+WITH_TOOLS := PATH="$(CURDIR)/.tools:$$PATH"
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ': .*## ' '/^[a-z0-9-]+: .*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- build and try
+
+.PHONY: build demo
+build: ## Build bin/orrery, one static binary
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/orrery
+
+demo: build ## Show a cluster that serves, and goes on when its leader is killed
+	$(BINARY) demo --models models
+
+# ---- test
+
+.PHONY: test test-packages test-e2e interop
+test: test-packages test-e2e ## Run all tests: units, clusters in virtual time, real processes
+
+# Real processes mind company on a slow machine, so those tests have it to themselves.
+test-packages: ## Run those inside one process alone
+	race=$$(tools/race.sh); go test $$race -timeout 15m $$(go list ./... | grep -v /e2e)
+
+test-e2e: ## Run those on real processes alone
+	race=$$(tools/race.sh); go test $$race -timeout 15m -count 1 ./e2e/...
+
+interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs Python 3.11)
+	PYTHONDONTWRITEBYTECODE=1 timeout -s INT -k 30 300 .venv/bin/python -m pytest interop
+
+# ---- source
+
+.PHONY: fmt check-fmt generate check-generate check-tidy vet staticcheck
+fmt: ## Format the Go files
+	$(GO_FILES) -exec gofmt -l -w {} +
+
+check-fmt: ## Fail if a Go file is not formatted
+	@files=$$($(GO_FILES) -exec gofmt -l {} +); \
+	test -z "$$files" || { echo "not formatted, run make fmt:"; echo "$$files"; exit 1; }
+
+generate: $(TOOLS) ## Generate the Go code of proto/
+	cd proto && $(WITH_TOOLS) buf generate
+
+check-generate: $(TOOLS) ## Fail if the Go code of proto/ is out of date
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; cd proto; $(WITH_TOOLS) buf generate -o "$$fresh"; \
+	diff -r -x '*.proto' -x '*.yaml' -x '*.md' . "$$fresh" || { echo "proto/ is out of date, run make generate"; exit 1; }
+
+check-tidy: ## Fail if go.mod or go.sum is not tidy
+	go mod tidy -diff
+	cd tools && go mod tidy -diff
+
+vet: ## Run go vet
+	go vet ./...
+
+staticcheck: $(TOOLS) ## Run staticcheck
+	.tools/staticcheck ./...
+
+# ---- all of it
+
+CI_STEPS := tools build check-fmt check-tidy check-generate vet staticcheck test interop
+
+.PHONY: ci tools clean
+ci: ## Run everything above that can fail, with the time of each step
+	@now() { date +%s; }; began=$$(now); \
+	for step in $(CI_STEPS); do \
+		echo "--- $$step"; start=$$(now); \
+		$(MAKE) $$step || { echo "--- $$step FAILED after $$(( $$(now) - start )) s"; exit 1; }; \
+		echo "--- $$step took $$(( $$(now) - start )) s"; \
+	done; \
+	echo "--- all passed in $$(( $$(now) - began )) s"
+
+tools: $(TOOLS) ## Build the pinned tools into .tools
+
+$(TOOLS): tools/go.mod tools/go.sum
+	cd tools && CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools" go install tool
+	touch $@
+
+# Some systems have venv in a package of its own; virtualenv does as well where that is missing.
+$(VENV): interop/requirements.txt
+	rm -rf .venv
+	python3 -m venv .venv || { rm -rf .venv; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+		python3 -m pip install --quiet --target "$$scratch" virtualenv; PYTHONPATH="$$scratch" python3 -m virtualenv --quiet .venv; }
+	.venv/bin/python -m pip install --quiet -r interop/requirements.txt
+	touch $@
+
+clean: ## Remove what make has made
+	rm -rf bin .tools .venv

@@ -18,9 +18,9 @@ type Controller struct {
 	Advertise ControllerAdvertise `yaml:"advertise"`
 	Cluster   ControllerCluster   `yaml:"cluster"`
 	Raft      Raft                `yaml:"raft"`
-	Startup   Startup             `yaml:"startup" reload:"live"`
+	Startup   Startup             `yaml:"startup"`
 	Inference Inference           `yaml:"inference"`
-	Workers   Workers             `yaml:"workers" reload:"live"`
+	Workers   Workers             `yaml:"workers"`
 	Scheduler Scheduler           `yaml:"scheduler"`
 	Control   Control             `yaml:"control"`
 	Log       Log                 `yaml:"log"`
@@ -75,9 +75,9 @@ type Startup struct {
 	// LoadIdle is the countdown without a new load request after which profiling begins.
 	LoadIdle time.Duration `yaml:"load_idle"`
 	// InferBuffer is how long an infer request waits for the schedule to begin.
-	InferBuffer time.Duration `yaml:"infer_buffer"`
+	InferBuffer time.Duration `yaml:"infer_buffer" reload:"live"`
 	// LoadsPerWorker is the number of models that one worker loads at a time.
-	LoadsPerWorker int `yaml:"loads_per_worker"`
+	LoadsPerWorker int `yaml:"loads_per_worker" reload:"live"`
 }
 
 // Inference sets what the entry of a request admits and holds.
@@ -99,18 +99,18 @@ type Workers struct {
 	// A worker that is silent for HeartbeatInterval times HeartbeatMisses is taken out of the schedule.
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	HeartbeatMisses   int           `yaml:"heartbeat_misses"`
-	ConnectTimeout    time.Duration `yaml:"connect_timeout"`
+	ConnectTimeout    time.Duration `yaml:"connect_timeout" reload:"live"`
 	// LostAfter is the absence after which a worker is no longer waited for.
-	LostAfter time.Duration `yaml:"lost_after"`
+	LostAfter time.Duration `yaml:"lost_after" reload:"live"`
 	// ForgetAfter is the absence after which a worker is taken out of the registry.
-	ForgetAfter time.Duration `yaml:"forget_after"`
+	ForgetAfter time.Duration `yaml:"forget_after" reload:"live"`
 }
 
 // Scheduler selects the policy and its horizon.
 type Scheduler struct {
 	Policy string `yaml:"policy"`
 	// ScheduleAhead is how far ahead of its start an action is sent to a worker.
-	ScheduleAhead time.Duration `yaml:"schedule_ahead" reload:"live"`
+	ScheduleAhead time.Duration `yaml:"schedule_ahead"`
 }
 
 // Control sets the behaviour of the operators' interface.
@@ -139,8 +139,8 @@ func DefaultController() Controller {
 		Raft: Raft{
 			HeartbeatTimeout:  500 * time.Millisecond,
 			ElectionTimeout:   500 * time.Millisecond,
-			LeaderLease:       150 * time.Millisecond,
-			CommitTimeout:     5 * time.Millisecond,
+			LeaderLease:       200 * time.Millisecond,
+			CommitTimeout:     20 * time.Millisecond,
 			SnapshotThreshold: 8192,
 			SnapshotInterval:  2 * time.Minute,
 			TrailingLogs:      10240,

@@ -36,19 +36,18 @@ raft: {leader_lease: 50ms}
 	}
 	wantChanges := Changes{
 		Live: []string{
-			"startup.load_idle", "startup.loads_per_worker", "inference.held_requests", "workers.forget_after",
-			"scheduler.schedule_ahead", "control.no_leader_timeout", "log.level",
+			"startup.loads_per_worker", "inference.held_requests", "workers.forget_after",
+			"control.no_leader_timeout", "log.level",
 		},
-		Restart: []string{"expose", "raft.leader_lease", "inference.link_requests", "log.format"},
+		Restart: []string{"expose", "raft.leader_lease", "startup.load_idle", "inference.link_requests", "scheduler.schedule_ahead", "log.format"},
 	}
 	if diff := cmp.Diff(wantChanges, changes); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 	want := before
-	want.Startup.LoadIdle, want.Startup.LoadsPerWorker = time.Second, 9
+	want.Startup.LoadsPerWorker = 9
 	want.Inference.HeldRequests = 7
 	want.Workers.ForgetAfter = time.Hour
-	want.Scheduler.ScheduleAhead = time.Millisecond
 	want.Control.NoLeaderTimeout = 9 * time.Second
 	want.Log.Level = "debug"
 	if diff := cmp.Diff(want, *merged); diff != "" {
@@ -57,7 +56,7 @@ raft: {leader_lease: 50ms}
 	if diff := cmp.Diff(before, *running); diff != "" {
 		t.Errorf("Reload changed its receiver:\n%s", diff)
 	}
-	const wantErr = "not applied: expose, raft.leader_lease, inference.link_requests, log.format; " +
+	const wantErr = "not applied: expose, raft.leader_lease, startup.load_idle, inference.link_requests, scheduler.schedule_ahead, log.format; " +
 		"restart for the new values, or put back the old ones"
 	if err := changes.Err(); err == nil || err.Error() != wantErr {
 		t.Errorf("got  %v\nwant %s", err, wantErr)
@@ -118,10 +117,10 @@ func TestLiveKeys(t *testing.T) {
 		return paths
 	}
 	want := []string{
-		"startup.load_idle", "startup.infer_buffer", "startup.loads_per_worker",
+		"startup.infer_buffer", "startup.loads_per_worker",
 		"inference.default_timeout", "inference.held_requests", "inference.held_bytes",
-		"workers.heartbeat_interval", "workers.heartbeat_misses", "workers.connect_timeout", "workers.lost_after", "workers.forget_after",
-		"scheduler.schedule_ahead", "control.no_leader_timeout", "log.level",
+		"workers.connect_timeout", "workers.lost_after", "workers.forget_after",
+		"control.no_leader_timeout", "log.level",
 	}
 	if diff := cmp.Diff(want, live(new(Controller))); diff != "" {
 		t.Errorf("controller (-want +got):\n%s", diff)

@@ -52,7 +52,7 @@ func (k *checker) raft(r Raft) {
 }
 
 func (k *checker) startup(s Startup) {
-	atLeast(k, "startup.load_idle", s.LoadIdle, 0)
+	atLeast(k, "startup.load_idle", s.LoadIdle, time.Millisecond)
 	atLeast(k, "startup.infer_buffer", s.InferBuffer, 0)
 	atLeast(k, "startup.loads_per_worker", s.LoadsPerWorker, 1)
 }
@@ -80,6 +80,10 @@ func (k *checker) workers(w Workers) {
 	atLeast(k, "workers.heartbeat_interval", w.HeartbeatInterval, time.Millisecond)
 	atLeast(k, "workers.connect_timeout", w.ConnectTimeout, time.Millisecond)
 	within(k, "workers.heartbeat_misses", w.HeartbeatMisses, 1, 1000)
+	if w.LostAfter > w.ForgetAfter {
+		k.report("workers.lost_after", fmt.Sprintf("write %v or less", w.ForgetAfter), "%v is longer than workers.forget_after, %v", w.LostAfter, w.ForgetAfter)
+	}
+	atLeast(k, "workers.lost_after", w.LostAfter, time.Second)
 	// Divided rather than multiplied: the product may overflow.
 	if w.HeartbeatMisses > 0 && w.ForgetAfter/time.Duration(w.HeartbeatMisses) <= w.HeartbeatInterval {
 		k.report("workers.forget_after", "write a longer time, usually hours",

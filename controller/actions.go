@@ -3,6 +3,7 @@ package controller
 import (
 	"time"
 
+	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/scheduler"
@@ -27,7 +28,7 @@ func (d *dispatcher) workerDown(s *session, name string) {
 	d.event(scheduler.WorkerDown{Name: name})
 	for _, t := range d.byWire {
 		if t.done && t.at == s {
-			t.output = nil
+			t.output, t.executed = nil, true
 			d.submit(t)
 		}
 	}
@@ -93,13 +94,20 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 	now := d.now()
 	for i, t := range r.tickets {
 		t.result, t.engine = now, event.Engine
-		if result.Code != sessionpb.ResultCode_RESULT_CODE_OK {
-			t.fault = result.Message
-			continue
+		code, message := result.Code, result.Message
+		if i < len(result.Items) {
+			code, message = result.Items[i].Code, result.Items[i].Message
 		}
-		if i < len(result.Items) && result.Items[i].Code != sessionpb.ResultCode_RESULT_CODE_OK {
-			t.fault = result.Items[i].Message
+		t.fault, t.faultCode = message, code
+		switch code {
+		case sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT:
 			event.Rejected = append(event.Rejected, t.id)
+		case sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING, sessionpb.ResultCode_RESULT_CODE_CANCELLED:
+			event.Returned = append(event.Returned, t.id)
+		case sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED:
+			if result.Code == sessionpb.ResultCode_RESULT_CODE_OK {
+				event.Rejected = append(event.Rejected, t.id)
+			}
 		}
 	}
 	if event.Outcome != scheduler.OK {
@@ -109,13 +117,17 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 	d.event(scheduler.Finished{Result: event})
 }
 
-// outcome says what a worker's code means for the schedule.
+// outcome says what a worker's code means for the schedule. Faults of requests
+// are not the device's.
 func outcome(c sessionpb.ResultCode) scheduler.Outcome {
 	switch c {
 	case sessionpb.ResultCode_RESULT_CODE_OK:
 		return scheduler.OK
-	case sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED, sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT:
+	case sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED:
 		return scheduler.Failed
+	case sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT, sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING,
+		sessionpb.ResultCode_RESULT_CODE_CANCELLED:
+		return scheduler.Skipped
 	default:
 		return scheduler.Refused
 	}
@@ -141,6 +153,9 @@ func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 	switch c.Reason {
 	case scheduler.Rejected:
 		e = errs.New(errs.Invalid, "the worker refused the request: %s", t.fault)
+		if t.faultCode == sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED {
+			e = errs.New(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), t.fault)
+		}
 	case scheduler.ExecutionFailed:
 		e = errs.New(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), orLost(t.fault))
 	case scheduler.Infeasible:
@@ -151,7 +166,7 @@ func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 	case scheduler.DeadlinePassed:
 		e = errs.New(errs.DeadlinePassed, "the deadline passed after %v, while the request for model %s was at a worker", waited, t.modelName())
 	case scheduler.NoWorker:
-		e = errs.New(errs.NoWorker, "no worker that holds model %s is there; see `orrery worker list` and `orrery model status`", t.modelName())
+		e = errs.New(errs.NoWorker, "no worker can serve model %s now: %s", t.modelName(), d.whyNoWorker(t))
 	case scheduler.NoRoom:
 		e = errs.New(errs.NoRoom, "the weights of model %s fit on no device of the workers that hold it; give a worker a larger weights_cache", t.modelName())
 	case scheduler.UnknownModel:
@@ -162,13 +177,28 @@ func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
 		e = errs.New(errs.Internal, "the scheduler gave up on the request: %s", c.Reason)
 	}
 	e.Execution = errs.NotExecuted
-	if c.Started {
+	if c.Started || t.executed {
 		e.Execution = errs.MaybeExecuted
 	}
 	if c.RetryAfter > 0 {
 		e = e.After(c.RetryAfter)
 	}
 	return e
+}
+
+// whyNoWorker says why nobody can serve a request's model, and what would help.
+func (d *dispatcher) whyNoWorker(t *ticket) string {
+	why := "those that hold it are not connected; see `orrery worker list`"
+	d.replica.Read(func(s *fsm.State) {
+		m := s.Model(uint64(t.model))
+		if m == nil {
+			return
+		}
+		if reason, advice := whyNotServed(s, m); reason != "" {
+			why = reason + "; " + advice
+		}
+	})
+	return why
 }
 
 // orLost is what to say when no worker told what was wrong.

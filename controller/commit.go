@@ -38,7 +38,11 @@ func (c *Controller) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Re
 	if err != nil {
 		return nil, err
 	}
-	return result.(*logpb.Result), nil
+	r, ok := result.(*logpb.Result)
+	if !ok {
+		return nil, errs.Maybe(errs.Internal, "%s has stopped itself: %v", c.options.Name, result)
+	}
+	return r, nil
 }
 
 // commit commits a command wherever the leader is. It waits through an
@@ -125,6 +129,9 @@ func refused(r *logpb.Result) error {
 	reason, ok := reasons[r.Reason]
 	if !ok {
 		reason = errs.Internal
+	}
+	if reason == errs.TooOld {
+		return errs.Maybe(reason, "%s", r.Message) // an earlier attempt may have had its effect
 	}
 	return errs.New(reason, "%s", r.Message)
 }

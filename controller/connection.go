@@ -12,7 +12,7 @@ import (
 // Bounds of the back-off between attempts to open a session.
 const (
 	connectPauseMin = 50 * time.Millisecond
-	connectPauseMax = 2 * time.Second
+	connectPauseMax = 300 * time.Millisecond
 )
 
 // connection is the leader's relation to one worker, whether a session is open
@@ -34,10 +34,12 @@ type connection struct {
 	// held is what the worker's host memory holds, by model id: the mirror of
 	// what the worker knows.
 	held map[uint64]*held
+	// notBefore is when a load or unload that was put off may be tried again.
+	notBefore map[uint64]time.Time
 	// loading counts the loads in flight.
 	loading int
-	// registering says that a command about this worker is being committed.
-	registering bool
+	// committing says that a command about this worker is being committed.
+	committing bool
 	// registeredAt is when the last one was.
 	registeredAt time.Time
 	// registered says that this session's incarnation is registered and has
@@ -122,6 +124,7 @@ func (k *coordinator) connected(w *connection, s *session) {
 	w.session, w.report, w.answered, w.err = s, report, true, nil
 	w.registered, w.up, w.upModels = false, false, nil
 	w.held, w.loading, w.profiling = map[uint64]*held{}, 0, map[uint32]bool{}
+	w.notBefore = map[uint64]time.Time{}
 	for _, m := range report.Models {
 		if m.Status != logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 			w.held[m.ModelId] = &held{status: m.Status, info: m.Info, err: m.Error, loadNs: m.LoadNs}

@@ -20,6 +20,9 @@ const (
 	registerInterval = time.Second
 	// coordinatorTick is how often what depends on time alone is looked at.
 	coordinatorTick = 100 * time.Millisecond
+	// actionRetry is the pause after a load, an unload or a measurement that a
+	// worker has put off.
+	actionRetry = 200 * time.Millisecond
 	// commitRetry is the pause after a command that could not be committed.
 	commitRetry = 100 * time.Millisecond
 )
@@ -148,7 +151,7 @@ func (k *coordinator) commit(cmd *logpb.Command, done func(*logpb.Result)) {
 // register commits the registration of a worker's incarnation, and tells the
 // worker once it is committed: from then on it executes.
 func (k *coordinator) register(s *fsm.State, w *connection) {
-	if w.session == nil || w.registering {
+	if w.session == nil || w.committing {
 		return
 	}
 	record, said := s.Worker(w.name), w.report.Worker
@@ -162,10 +165,10 @@ func (k *coordinator) register(s *fsm.State, w *connection) {
 	if time.Since(w.registeredAt) < registerInterval {
 		return
 	}
-	w.registering, w.registeredAt = true, time.Now()
+	w.committing, w.registeredAt = true, time.Now()
 	k.commit(&logpb.Command{Body: &logpb.Command_RegisterWorker{RegisterWorker: &logpb.RegisterWorker{Worker: said}}},
 		func(r *logpb.Result) {
-			w.registering = false
+			w.committing = false
 			if r == nil {
 				return
 			}
@@ -181,7 +184,7 @@ func (k *coordinator) register(s *fsm.State, w *connection) {
 // and at last out of the registry.
 func (k *coordinator) retire(s *fsm.State, w *connection) {
 	record := s.Worker(w.name)
-	if w.session != nil || w.registering || record == nil {
+	if w.session != nil || w.committing || record == nil {
 		return
 	}
 	t := k.term.c.tunables.Load()
@@ -191,17 +194,20 @@ func (k *coordinator) retire(s *fsm.State, w *connection) {
 	switch {
 	case away > t.ForgetAfter:
 		cmd = &logpb.Command{Body: &logpb.Command_RemoveWorker{RemoveWorker: &logpb.RemoveWorker{Name: w.name, Incarnation: record.Incarnation}}}
-		k.log.Warn("worker is forgotten", "worker", w.name, "away", away)
 	case away > t.LostAfter && !lost:
 		cmd = &logpb.Command{Body: &logpb.Command_SetWorkerStatus{SetWorkerStatus: &logpb.SetWorkerStatus{
 			Name: w.name, Incarnation: record.Incarnation, Status: logpb.WorkerStatus_WORKER_STATUS_LOST,
 		}}}
-		k.log.Warn("worker is lost", "worker", w.name, "away", away)
 	default:
 		return
 	}
-	w.registering = true
-	k.commit(cmd, func(*logpb.Result) { w.registering = false })
+	w.committing = true
+	k.commit(cmd, func(r *logpb.Result) {
+		w.committing = false
+		if r.GetReason() == logpb.Reason_REASON_NONE && r != nil {
+			k.log.Warn("worker is away", "worker", w.name, "for", away, "forgotten", cmd.GetRemoveWorker() != nil)
+		}
+	})
 }
 
 // load has the worker load what it shall hold, and unload what nobody wants.
@@ -211,16 +217,20 @@ func (k *coordinator) load(s *fsm.State, w *connection) {
 		if w.loading >= limit {
 			break
 		}
-		if w.held[m.Id] == nil && targeted(s, m, w.name) {
+		if w.held[m.Id] == nil && w.due(m.Id) && targeted(s, m, w.name) {
 			k.loadModel(w, m)
 		}
 	}
 	for id, h := range w.held {
-		if s.Model(id) == nil && h.status != logpb.HoldingStatus_HOLDING_STATUS_PENDING {
+		if s.Model(id) == nil && w.due(id) && h.status != logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 			k.unloadModel(w, id, h)
 		}
 	}
 }
+
+// due says whether a load or unload may be tried now; putOff puts it off.
+func (w *connection) due(id uint64) bool { return !time.Now().Before(w.notBefore[id]) }
+func (w *connection) putOff(id uint64)   { w.notBefore[id] = time.Now().Add(actionRetry) }
 
 // targeted says whether the worker shall hold the model and has not failed to.
 func targeted(s *fsm.State, m *logpb.Model, worker string) bool {
@@ -246,6 +256,7 @@ func (k *coordinator) loadModel(w *connection, m *logpb.Model) {
 			w.loading--
 			if passingLoad(r.Code) {
 				delete(w.held, m.Id)
+				w.putOff(m.Id)
 				return
 			}
 			h.loadNs = int64(time.Since(began))
@@ -285,8 +296,9 @@ func (k *coordinator) unloadModel(w *connection, id uint64, h *held) {
 			switch r.Code {
 			case sessionpb.ResultCode_RESULT_CODE_OK, sessionpb.ResultCode_RESULT_CODE_UNKNOWN_MODEL:
 				delete(w.held, id)
-			default: // in use: again at the next look
+			default: // in use
 				h.status = logpb.HoldingStatus_HOLDING_STATUS_LOADED
+				w.putOff(id)
 			}
 		})
 	})

@@ -12,8 +12,12 @@ import (
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/scheduler"
 )
+
+// longestDeadline keeps sums of instants inside their type.
+const longestDeadline = 24 * time.Hour
 
 // wireKey names one attempt of one request between entry, leader and worker.
 type wireKey struct {
@@ -26,7 +30,8 @@ type ticket struct {
 	id       scheduler.RequestID
 	envelope *exchangepb.Envelope
 	reply    func(*exchangepb.Envelope)
-	stop     func() bool // ends the watch on the caller's context
+	ctx      context.Context // of the caller
+	stop     func() bool     // ends the watch on the caller's context
 	arrived  scheduler.Instant
 	deadline scheduler.Instant
 	model    scheduler.ModelID
@@ -38,8 +43,11 @@ type ticket struct {
 	output []byte
 	// done says that the scheduler has completed it and only output is missing.
 	done bool
-	// fault is what the worker said was wrong with it.
-	fault string
+	// fault is what the worker said was wrong with it, and whose fault it was.
+	fault     string
+	faultCode sessionpb.ResultCode
+	// executed says that a worker has run it once, but the outputs were lost.
+	executed bool
 	// sent and the engine's time, for the stages.
 	sent   scheduler.Instant
 	result scheduler.Instant
@@ -163,14 +171,14 @@ func (d *dispatcher) Handle(ctx context.Context, e *exchangepb.Envelope, reply f
 		reply(failed(err))
 		return
 	}
-	t := &ticket{envelope: e, reply: reply, model: scheduler.ModelID(model.Id), emulated: model.Info.GetEmulated(), arrived: d.now()}
+	t := &ticket{envelope: e, reply: reply, ctx: ctx, model: scheduler.ModelID(model.Id), emulated: model.Info.GetEmulated(), arrived: d.now()}
 	if e.TimeLeftNs > 0 && !e.Header.GetBestEffort() {
-		t.deadline = t.arrived.Add(time.Duration(e.TimeLeftNs))
+		t.deadline = t.arrived.Add(min(time.Duration(e.TimeLeftNs), longestDeadline))
 	}
 	t.stop = context.AfterFunc(ctx, func() { d.mailbox.post(func() { d.cancel(t) }) })
 	if !d.mailbox.post(func() { d.admit(t) }) {
 		t.stop()
-		reply(notLeader())
+		reply(failed(errs.New(errs.NotLeader, "this controller does not lead any more; send the request to the next leader")))
 	}
 }
 
@@ -203,6 +211,10 @@ func (d *dispatcher) admit(t *ticket) {
 		return
 	}
 	d.byWire[k] = t
+	if t.ctx.Err() != nil { // the cancel may have come before
+		d.answer(t, failed(errs.New(errs.Cancelled, "the client cancelled the request")))
+		return
+	}
 	if !d.started {
 		d.early = append(d.early, t)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -22,9 +23,18 @@ import (
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
-// retryPause is the wait before a request is sent again to a leader that has
-// just refused it for a passing reason.
-const retryPause = 20 * time.Millisecond
+// Bounds of the wait before a request is sent again after a passing refusal.
+const (
+	retryPause    = 10 * time.Millisecond
+	retryPauseMax = 160 * time.Millisecond
+)
+
+// retryAfter grows with the attempts, and is random: thousands of requests may
+// be held, and a new leader needs a moment.
+func retryAfter(attempts uint32) time.Duration {
+	d := min(retryPause<<min(attempts, 10), retryPauseMax)
+	return d/2 + rand.N(d/2)
+}
 
 // entry is where a request comes in, and where it is until it has been
 // answered. It sends the request to the leader, and to the next leader when
@@ -148,8 +158,10 @@ type call struct {
 	arrived    time.Time
 	id         string
 	attempt    uint32
-	// sent says that a leader may have seen it.
-	sent bool
+	// waiting says that an attempt is under way whose outcome nobody told.
+	waiting bool
+	// maybe says that an earlier attempt may have been executed.
+	maybe bool
 }
 
 // infer answers one request, or says why it can't. payload is the serialised
@@ -202,6 +214,11 @@ func (c *call) withDeadline(ctx context.Context) (context.Context, context.Cance
 	}
 	_, deadlined := ctx.Deadline()
 	if !ok && !deadlined {
+		// While the cluster starts nobody knows the SLO yet: the buffer's time
+		// bounds the wait.
+		if err := c.waitForServing(ctx); err != nil {
+			return nil, nil, err
+		}
 		ok = true
 		if model := c.local(); model.GetSloNs() > 0 {
 			timeout = time.Duration(model.SloNs)
@@ -232,6 +249,9 @@ func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
 		if err != nil {
 			return nil, c.ended(ctx, "there is no leader")
 		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
+			return nil, c.ended(ctx, "no time was left to send the request to the leader")
+		}
 		answer, err := c.try(ctx, way)
 		if err == nil {
 			return answer, nil
@@ -240,12 +260,23 @@ func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
 			return nil, c.ended(ctx, "no leader answered in time")
 		}
 		if !passing(err) {
-			return nil, err
+			return nil, c.honest(err)
 		}
-		if err := pause(ctx, retryPause); err != nil {
+		c.maybe = c.maybe || errs.From(err).Execution != errs.NotExecuted
+		if err := pause(ctx, retryAfter(c.attempt)); err != nil {
 			return nil, c.ended(ctx, "the leader changed and the request could not be sent again in time")
 		}
 	}
+}
+
+// honest corrects what an error says of the last attempt alone: an earlier one
+// may have been executed.
+func (c *call) honest(err error) error {
+	e := *errs.From(err)
+	if c.maybe && e.Execution == errs.NotExecuted {
+		e.Execution = errs.MaybeExecuted
+	}
+	return &e
 }
 
 // passing says whether the request may be sent again, here or to another
@@ -272,7 +303,7 @@ func (c *call) ended(ctx context.Context, why string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		e = errs.New(errs.Cancelled, "the client cancelled the request after %v", time.Since(c.arrived).Round(time.Millisecond))
 	}
-	if c.sent {
+	if c.waiting || c.maybe {
 		e.Execution = errs.MaybeExecuted
 	}
 	return e
@@ -285,7 +316,7 @@ func (c *call) try(ctx context.Context, w way) (*exchangepb.Envelope, error) {
 		return nil, err
 	}
 	c.attempt++
-	c.sent = true
+	c.waiting = true
 	answer, err := w.call(ctx, &exchangepb.Envelope{
 		RequestId: c.id, Attempt: c.attempt, Payload: c.payload,
 		Header: &exchangepb.Header{
@@ -298,6 +329,7 @@ func (c *call) try(ctx context.Context, w way) (*exchangepb.Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.waiting = false
 	if answer.Answer.GetCode() != uint32(codes.OK) {
 		return nil, grpcerr.FromAnswer(answer.Answer)
 	}

@@ -47,10 +47,14 @@ func (f *feed) step(s *fsm.State) {
 	}
 }
 
-// contacted says whether every registered worker is up, or known to be away.
+// contacted says whether every registered worker is up with its models, or
+// known to be away.
 func (f *feed) contacted(s *fsm.State) bool {
 	if time.Since(f.k.began) > firstContact {
 		return true
+	}
+	if s.Pending() > 0 {
+		return false
 	}
 	for _, record := range s.Workers() {
 		w := f.k.connections[record.Name]
@@ -168,9 +172,8 @@ func schedulerWorker(record *logpb.Worker, w *connection) *scheduler.Worker {
 	resident := map[uint32][]scheduler.Resident{}
 	for _, d := range w.report.Devices {
 		for _, r := range d.Resident {
-			if r.Loading {
-				continue // asking for it again is harmless
-			}
+			// One that is still loading counts too: its pages are taken, an
+			// Infer waits for it, and if the load fails the Infer says so.
 			resident[d.Index] = append(resident[d.Index], scheduler.Resident{Model: scheduler.ModelID(r.ModelId), Pages: int(r.Pages)})
 		}
 	}

@@ -94,8 +94,9 @@ func (f *formation) join(ctx context.Context, formed *peerpb.IdentifyResponse) b
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	_, _, applied := f.c.options.Consensus.Progress()
 	_, err = client.Join(ctx, &peerpb.JoinRequest{
-		ReplicaId: f.c.options.Consensus.ID(), RaftAddress: f.c.options.Consensus.Address(),
+		ReplicaId: f.c.options.Consensus.ID(), RaftAddress: f.c.options.Consensus.Address(), AppliedIndex: applied,
 	})
 	if err != nil {
 		f.c.log.Named("formation").Warn("the leader did not take this replica in", "leader", formed.LeaderPeerAddress, "error", err)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -43,6 +42,11 @@ func (s *inferenceService) ServerReady(context.Context, *inferencepb.ServerReady
 // Ready says whether a request that comes in here can be served.
 func (c *Controller) Ready() bool {
 	w, _ := c.route.current()
+	select {
+	case <-c.stopping:
+		return false
+	default:
+	}
 	serving := false
 	c.options.Replica.Read(func(s *fsm.State) { serving = s.Phase() == logpb.Phase_PHASE_SERVING })
 	return serving && w.known()
@@ -107,9 +111,6 @@ func (s *inferenceService) ModelInfer(ctx context.Context, r *inferencepb.ModelI
 	answer, err := s.c.entry.infer(ctx, r, payload, tenant)
 	if err != nil {
 		return nil, grpcerr.Status(err)
-	}
-	if answer.Answer.GetCode() != uint32(codes.OK) {
-		return nil, grpcerr.Status(grpcerr.FromAnswer(answer.Answer))
 	}
 	_ = grpc.SetTrailer(ctx, trailer(answer.Answer))
 	response := &inferencepb.ModelInferResponse{}

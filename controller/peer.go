@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,32 +46,66 @@ func (s *peerService) leading() (*term, error) {
 	return nil, grpcerr.Status(errs.New(errs.NotLeader, "%s does not lead", s.c.options.Name))
 }
 
-// Join takes a replica in. An older replica at the same address, or of the
-// same name, is a disk that was lost: it is removed first.
+// promotionLag is how many entries behind the commit index a replica may be
+// when it gets a vote.
+const promotionLag = 100
+
+// Join takes a replica in, first as a non-voter; once it has caught up it gets
+// a vote. A dead replica at its address, or of its name, is a disk that was
+// lost, and is removed; a living one is a mistake of configuration.
 func (s *peerService) Join(ctx context.Context, r *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {
 	if _, err := s.leading(); err != nil {
 		return nil, err
 	}
-	if r.ReplicaId == "" || r.RaftAddress == "" {
+	name, _, ok := cutLast(r.ReplicaId, "-")
+	if !ok || r.RaftAddress == "" {
 		return nil, grpcerr.Status(errs.New(errs.Invalid, "a replica that joins must name its id and its raft address"))
 	}
 	own := s.c.options.Consensus
 	for _, server := range own.Servers() {
-		if server.ID != r.ReplicaId && server.Address == r.RaftAddress {
-			s.c.log.Warn("a replica was replaced by a new one at its address", "old", server.ID, "new", r.ReplicaId, "address", r.RaftAddress)
-			if err := own.Remove(ctx, server.ID); err != nil {
-				return nil, grpcerr.Status(err)
-			}
+		other, _, _ := cutLast(server.ID, "-")
+		if server.ID == r.ReplicaId || server.Address != r.RaftAddress && other != name {
+			continue
+		}
+		if err := s.replace(ctx, server, r); err != nil {
+			return nil, grpcerr.Status(err)
 		}
 	}
 	if err := own.AddNonvoter(ctx, r.ReplicaId, r.RaftAddress); err != nil {
 		return nil, grpcerr.Status(err)
+	}
+	if _, commit, _ := own.Progress(); r.AppliedIndex+promotionLag < commit || r.AppliedIndex == 0 {
+		return &peerpb.JoinResponse{}, nil
 	}
 	if err := own.Promote(ctx, r.ReplicaId, r.RaftAddress); err != nil {
 		return nil, grpcerr.Status(err)
 	}
 	s.c.log.Info("a replica joined", "id", r.ReplicaId, "address", r.RaftAddress)
 	return &peerpb.JoinResponse{Voter: true}, nil
+}
+
+// cutLast cuts s at the last separator.
+func cutLast(s, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, separator); i >= 0 {
+		return s[:i], s[i+len(separator):], true
+	}
+	return s, "", false
+}
+
+// replace removes a member in whose place another replica joins, unless it
+// lives.
+func (s *peerService) replace(ctx context.Context, old Server, r *peerpb.JoinRequest) error {
+	own := s.c.options.Consensus
+	alive := old.ID == own.ID()
+	for _, who := range s.c.peers.identify(ctx) {
+		alive = alive || who.ReplicaId == old.ID
+	}
+	if alive {
+		return errs.New(errs.Conflict, "replica %s at %s lives, so %s can't join at %s: give it a name and a raft address of its own",
+			old.ID, old.Address, r.ReplicaId, r.RaftAddress)
+	}
+	s.c.log.Warn("a dead replica is replaced", "old", old.ID, "new", r.ReplicaId, "address", r.RaftAddress)
+	return own.Remove(ctx, old.ID)
 }
 
 // Propose commits a command for a follower.

@@ -31,6 +31,8 @@ type profiler struct {
 	enabled bool
 	// failed counts attempts; a key with profileAttempts is given up.
 	failed map[profileKey]int
+	// notBefore is when a measurement that was put off may be tried again.
+	notBefore map[profileKey]time.Time
 	// inHand is being measured, or measured and being committed.
 	inHand map[profileKey]bool
 	// measured waits to be committed.
@@ -41,7 +43,7 @@ type profiler struct {
 }
 
 func newProfiler(k *coordinator) profiler {
-	return profiler{k: k, failed: map[profileKey]int{}, inHand: map[profileKey]bool{}}
+	return profiler{k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]bool{}}
 }
 
 // place is where a model can be measured.
@@ -88,7 +90,7 @@ func (p *profiler) places(s *fsm.State, m *logpb.Model) map[string][]place {
 			continue
 		}
 		for _, d := range w.Devices {
-			if slices.Contains(d.Engines, m.Info.Engine) {
+			if slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info) {
 				at := place{device: d.Index}
 				if c := p.k.connections[h.Worker]; c != nil && c.registered {
 					at.worker = c
@@ -100,11 +102,17 @@ func (p *profiler) places(s *fsm.State, m *logpb.Model) map[string][]place {
 	return places
 }
 
+// runs says whether the worker's engine is of the model's version: profiles of
+// different versions are different.
+func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
+	return slices.ContainsFunc(w.Engines, func(e *logpb.Engine) bool { return e.Name == info.Engine && e.Version == info.EngineVersion })
+}
+
 // start measures a model on the first free device of a kind. A device measures
 // one model at a time.
 func (p *profiler) start(m *logpb.Model, key profileKey, places []place) {
 	i := slices.IndexFunc(places, func(at place) bool { return at.worker != nil && !at.worker.profiling[at.device] })
-	if i < 0 {
+	if i < 0 || time.Now().Before(p.notBefore[key]) {
 		return
 	}
 	w, device, s := places[i].worker, places[i].device, places[i].worker.session
@@ -133,6 +141,7 @@ func (p *profiler) finish(m *logpb.Model, key profileKey, r *sessionpb.Result) {
 		return
 	}
 	delete(p.inHand, key)
+	p.notBefore[key] = time.Now().Add(actionRetry)
 	if r == nil || passingLoad(r.Code) {
 		return
 	}

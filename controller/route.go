@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -124,6 +125,11 @@ func (r *route) wait(ctx context.Context) (way, error) {
 func (r *route) set(w way) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.replace(w)
+}
+
+// replace is set under the lock.
+func (r *route) replace(w way) {
 	if w == r.way {
 		return
 	}
@@ -210,8 +216,10 @@ func (r *route) attempt(ctx context.Context, raftAddress string) {
 
 // clear ends a way, unless another one has been set meanwhile.
 func (r *route) clear(w way) {
-	if now, _ := r.current(); now == w {
-		r.set(way{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.way == w {
+		r.replace(way{})
 	}
 }
 
@@ -251,7 +259,7 @@ type forwarded struct{ c *Controller }
 func (f forwarded) Handle(ctx context.Context, request *exchangepb.Envelope, reply func(*exchangepb.Envelope)) {
 	t := f.c.term.Load()
 	if t == nil {
-		reply(notLeader())
+		reply(failed(errs.New(errs.NotLeader, "%s does not lead", f.c.options.Name)))
 		return
 	}
 	t.dispatcher.Handle(ctx, request, reply)

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/outbox"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/exchangepb"
@@ -47,6 +48,7 @@ type session struct {
 	cancel  context.CancelCauseFunc
 	wait    sync.WaitGroup
 	opened  chan struct{}
+	alive   chan struct{} // a token whenever something arrives
 	// first is the report that opened the session. Read after opened.
 	first *sessionpb.Report
 
@@ -69,6 +71,7 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 		control: outbox.New(64, func(*sessionpb.LeaderMessage) int { return 1 }),
 		data:    outbox.New(sessionFrame, func(e *exchangepb.Envelope) int { return len(e.Payload) }),
 		opened:  make(chan struct{}),
+		alive:   make(chan struct{}, 1),
 		actions: map[uint64]func(*sessionpb.Result){},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -220,9 +223,7 @@ func (s *session) readControl(stream sessionpb.Session_ControlClient) error {
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.heard = s.options.now()
-		s.mu.Unlock()
+		s.hear()
 		if m.Opened != nil && m.Opened.Stale {
 			return fmt.Errorf("%w: %s in epoch %d, term %d", errStale, m.Opened.Newest.GetName(), m.Opened.Newest.GetEpoch(), m.Opened.Newest.GetTerm())
 		}
@@ -230,6 +231,9 @@ func (s *session) readControl(stream sessionpb.Session_ControlClient) error {
 			s.pong(m.Pong)
 		}
 		if m.Report != nil && s.first == nil {
+			if name := m.Report.Worker.GetName(); name != s.options.worker {
+				return fmt.Errorf("the worker at %s calls itself %q, not %q", s.options.address, name, s.options.worker)
+			}
 			s.first = m.Report
 		}
 		if !open && s.first != nil && s.clocked() {
@@ -251,6 +255,17 @@ func (s *session) readData(stream sessionpb.Session_DataClient) error {
 		for _, e := range frame.Envelopes {
 			s.options.output(s, e)
 		}
+	}
+}
+
+// hear notes that something has arrived.
+func (s *session) hear() {
+	s.mu.Lock()
+	s.heard = s.options.now()
+	s.mu.Unlock()
+	select {
+	case s.alive <- struct{}{}:
+	default:
 	}
 }
 
@@ -289,28 +304,16 @@ func (s *session) finish(r *sessionpb.Result) {
 
 // beat sends pings, and ends the session when the worker is silent.
 func (s *session) beat() error {
-	ticker := time.NewTicker(s.options.heartbeat)
-	defer ticker.Stop()
+	s.ping()
+	return link.Watch(s.ctx, s.options.heartbeat, s.options.misses, s.alive, s.ping)
+}
+
+func (s *session) ping() {
 	s.mu.Lock()
-	s.heard = s.options.now()
+	s.sequence++
+	ping := &sessionpb.Ping{Sequence: s.sequence, LeaderNs: s.options.now()}
 	s.mu.Unlock()
-	for {
-		s.mu.Lock()
-		now := s.options.now()
-		silent := time.Duration(now - s.heard)
-		s.sequence++
-		ping := &sessionpb.Ping{Sequence: s.sequence, LeaderNs: now}
-		s.mu.Unlock()
-		if silent > s.options.heartbeat*time.Duration(s.options.misses) {
-			return fmt.Errorf("nothing was heard from the worker for %v", silent.Round(time.Millisecond))
-		}
-		s.control.Put(&sessionpb.LeaderMessage{Ping: ping})
-		select {
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		case <-ticker.C:
-		}
-	}
+	s.control.Put(&sessionpb.LeaderMessage{Ping: ping})
 }
 
 // vitals is what the session knows of the worker right now.

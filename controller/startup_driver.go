@@ -21,6 +21,9 @@ type startupDriver struct {
 	lastModelID uint64
 	loads       startup.LoadProgress
 	profiles    startup.ProfileProgress
+	// enters counts the changes of phase that were asked for; entering is the
+	// one of them whose commit the machine waits for, 0 when it waits for none.
+	enters, entering int
 }
 
 func newStartupDriver(k *coordinator, s *fsm.State) *startupDriver {
@@ -39,6 +42,7 @@ func logPhase(p startup.Phase) logpb.Phase     { return logpb.Phase(p - startup.
 func (d *startupDriver) step(s *fsm.State) {
 	if phase := machinePhase(s.Phase()); phase != d.machine.Phase() {
 		d.k.log.Info("startup", "phase", phase)
+		d.entering = 0
 		d.event(s, startup.PhaseCommitted{Phase: phase})
 	}
 	if !d.queried && d.asked(s) {
@@ -81,14 +85,26 @@ func (d *startupDriver) apply(s *fsm.State, effects []startup.Effect) {
 
 // enter commits a change of phase. It is refused when a load has slipped in.
 func (d *startupDriver) enter(s *fsm.State, e startup.Enter) {
+	d.enters++
+	id := d.enters
+	d.entering = id
 	cmd := &logpb.Command{Body: &logpb.Command_SetPhase{SetPhase: &logpb.SetPhase{
 		From: logPhase(e.From), To: logPhase(e.To), LastModelId: s.LastModelID(),
 	}}}
 	d.k.commit(cmd, func(r *logpb.Result) {
-		if r != nil && r.Reason == logpb.Reason_REASON_NONE {
-			return // the state says so
-		}
-		d.k.term.c.options.Replica.Read(func(s *fsm.State) { d.event(s, startup.EnterRefused{}) })
+		committed := r != nil && r.Reason == logpb.Reason_REASON_NONE
+		d.k.term.c.options.Replica.Read(func(s *fsm.State) {
+			if committed {
+				d.step(s)
+			}
+			if d.entering != id {
+				return // the machine has seen the new phase
+			}
+			// Either it was refused, or a load that was admitted right after it
+			// has taken the phase back before anybody looked.
+			d.entering = 0
+			d.event(s, startup.EnterRefused{})
+		})
 	})
 }
 

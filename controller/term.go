@@ -18,6 +18,9 @@ type term struct {
 	leader      *sessionpb.Leader
 	dispatcher  *dispatcher
 	coordinator *coordinator
+	// verification is shared by reads: a client that asks for unknown models in
+	// a loop is no load on the consensus.
+	verification *shared
 }
 
 // lead is called once for each term that this replica wins.
@@ -25,11 +28,15 @@ func (c *Controller) lead(ctx context.Context, number uint64) {
 	log := c.log.With("term", number)
 	began := time.Now()
 	cluster, err := c.takeOver(ctx)
+	for err != nil && pause(ctx, commitRetry) == nil {
+		log.Warn("taking over goes on", "error", err)
+		cluster, err = c.takeOver(ctx)
+	}
 	if err != nil {
 		log.Warn("leadership ended before it began", "error", err)
 		return
 	}
-	t := &term{c: c, leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
+	t := &term{c: c, verification: newShared(), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
 	tunables := c.tunables.Load()
 	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: tunables.ScheduleAhead})
 	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
@@ -74,7 +81,7 @@ func (t *term) resolve(ctx context.Context, name, version string) (*logpb.Model,
 	var model *logpb.Model
 	t.c.options.Replica.Read(func(s *fsm.State) { model = s.Resolve(name, version) })
 	// What was read is current if this replica still led afterwards.
-	if err := t.c.options.Consensus.VerifyLeader(ctx); err != nil {
+	if err := t.verification.run(ctx, t.c.options.Consensus.VerifyLeader); err != nil {
 		return nil, err
 	}
 	if model == nil {

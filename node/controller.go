@@ -206,6 +206,9 @@ func (c *Controller) Reload(next *configs.Controller) (applied []string, err err
 // It returns when all is closed: leadership handed over, requests in hand
 // answered, within the configured time.
 func (c *Controller) Run(ctx context.Context) error {
+	c.mu.Lock()
+	name, patience := c.config.Name, c.config.ShutdownTimeout/4
+	c.mu.Unlock()
 	running, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
@@ -220,14 +223,17 @@ func (c *Controller) Run(ctx context.Context) error {
 		}
 	})
 	c.servers.start(c.fault)
-	c.options.Logger.Info("controller started", "name", c.config.Name, "version", c.options.Version, "id", c.raft.ID(), "addresses", c.Addresses())
+	// Clients go elsewhere while this replica still answers what is in hand.
+	refusing := context.AfterFunc(running, func() { c.servers.refuse("inference") })
+	defer refusing()
+	c.options.Logger.Info("controller started", "name", name, "version", c.options.Version, "id", c.raft.ID(), "addresses", c.Addresses())
 	err := c.controller.Run(running)
 	fault := context.Cause(running)
 	stopGossip()
-	c.servers.stop(c.config.ShutdownTimeout / 4)
+	c.servers.stop(patience)
 	err = errors.Join(err, c.raft.Close())
 	wait.Wait()
-	c.options.Logger.Info("controller stopped", "name", c.config.Name)
+	c.options.Logger.Info("controller stopped", "name", name)
 	if errors.Is(fault, ErrFault) {
 		return fault
 	}

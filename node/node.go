@@ -132,6 +132,16 @@ func (s *servers) start(fault func(error)) {
 	}
 }
 
+// refuse ends the taking in of calls on a listener; those in hand go on. stop
+// has to be called after it.
+func (s *servers) refuse(name string) {
+	for _, g := range s.grpc {
+		if g.name == name {
+			s.wait.Go(g.server.GracefulStop)
+		}
+	}
+}
+
 // stop lets what is in hand finish for as long as patience, then cuts off.
 func (s *servers) stop(patience time.Duration) {
 	var graceful sync.WaitGroup

@@ -149,6 +149,9 @@ func (w *Worker) Reload(next *configs.Worker) (applied []string, err error) {
 // Run works until ctx ends: it leaves the gossip, lets what runs finish, and
 // returns when all is closed.
 func (w *Worker) Run(ctx context.Context) error {
+	w.mu.Lock()
+	name, patience := w.config.Name, w.config.ShutdownTimeout/4
+	w.mu.Unlock()
 	running, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
@@ -166,11 +169,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		default:
 		}
 	})
-	w.options.Logger.Info("worker started", "name", w.config.Name, "version", w.options.Version, "addresses", w.Addresses())
+	w.options.Logger.Info("worker started", "name", name, "version", w.options.Version, "addresses", w.Addresses())
 	err := w.worker.Run(running)
-	w.servers.stop(w.config.ShutdownTimeout / 4)
+	w.servers.stop(patience)
 	wait.Wait()
-	w.options.Logger.Info("worker stopped", "name", w.config.Name)
+	w.options.Logger.Info("worker stopped", "name", name)
 	if cause := context.Cause(running); cause != nil && ctx.Err() == nil {
 		return cause
 	}

@@ -37,7 +37,7 @@ const (
 type Timing struct {
 	Heartbeat   time.Duration // a follower that heard nothing for 1 to 2 times this long campaigns; default 500 ms
 	Election    time.Duration // a campaign that is undecided after 1 to 2 times this long starts again; default 500 ms
-	LeaderLease time.Duration // a leader without a quorum for this long steps down; default 150 ms, at most Heartbeat
+	LeaderLease time.Duration // a leader without a quorum for this long steps down; default 200 ms, at most Heartbeat
 	Commit      time.Duration // idle followers learn the commit index within 1 to 2 times this; default 20 ms
 }
 
@@ -181,7 +181,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.Timing.Heartbeat = cmp.Or(o.Timing.Heartbeat, 500*time.Millisecond)
 	o.Timing.Election = cmp.Or(o.Timing.Election, 500*time.Millisecond)
-	o.Timing.LeaderLease = cmp.Or(o.Timing.LeaderLease, 150*time.Millisecond)
+	o.Timing.LeaderLease = cmp.Or(o.Timing.LeaderLease, 200*time.Millisecond)
 	o.Timing.Commit = cmp.Or(o.Timing.Commit, 20*time.Millisecond)
 	o.Snapshots.Interval = cmp.Or(o.Snapshots.Interval, 30*time.Second)
 	o.Snapshots.Threshold = cmp.Or(o.Snapshots.Threshold, 8192)

@@ -37,6 +37,7 @@ func (p *EDF) inferFinished(a *action, res *Result) {
 	case res.Outcome == OK:
 		pl.timing.recordExecution(p.now, a.Rows, res.Engine)
 		pl.backOff.succeed()
+	case res.Outcome == Skipped:
 	case res.Outcome == Refused && !res.Absent && a.Latest != 0 && p.now >= a.Latest:
 		// Most likely too late, which is nobody's fault.
 	default:
@@ -57,7 +58,7 @@ func (p *EDF) answer(r *request, a *action, res *Result) {
 	switch {
 	case slices.Contains(res.Rejected, r.ID):
 		p.complete(r, Completion{Reason: Rejected, Action: a.ID})
-	case res.Outcome == Refused:
+	case res.Outcome == Refused, res.Outcome == Skipped, slices.Contains(res.Returned, r.ID):
 		p.again(r, false)
 	case r.Deadline != 0 && p.now > r.Deadline:
 		p.complete(r, Completion{Reason: DeadlinePassed})
@@ -75,7 +76,9 @@ func (p *EDF) loadFinished(a *action, res *Result) {
 	}
 	if res.Outcome != OK {
 		pl.become(absent, 0)
-		p.penalise(pl)
+		if res.Outcome != Skipped {
+			p.penalise(pl)
+		}
 		return
 	}
 	pl.timing.load.record(p.now, res.Engine)

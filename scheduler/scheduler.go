@@ -155,6 +155,9 @@ const (
 	Refused
 	// Failed: it was started and went wrong.
 	Failed
+	// Skipped: as Refused, but for a reason that says nothing about the device
+	// or the weights: its requests were at fault, or nobody wanted it any more.
+	Skipped
 )
 
 // Result is the end of an action.
@@ -166,6 +169,9 @@ type Result struct {
 	// Rejected are the requests of the batch that failed alone; the others
 	// share Outcome.
 	Rejected []RequestID
+	// Returned are the requests of the batch that were not executed and may be
+	// tried again.
+	Returned []RequestID
 	// Absent says, with Refused or Failed, that the model's weights are not
 	// on the device.
 	Absent bool

@@ -139,7 +139,7 @@ func (p *part) read(m *model) error {
 	case it.cancelled:
 		return errCancelled
 	case !it.arrived:
-		return errors.New("payload did not arrive")
+		return errMissing
 	case it.err != nil:
 		return it.err
 	}
@@ -155,10 +155,14 @@ func (p *part) read(m *model) error {
 	return err
 }
 
-// itemCode is the code of an item that is left out: unless it was cancelled, its input is at fault.
+// itemCode is the code of an item that is left out: unless it was cancelled or its payload is missing, its input is at
+// fault.
 func itemCode(err error) sessionpb.ResultCode {
-	if errors.Is(err, errCancelled) {
+	switch {
+	case errors.Is(err, errCancelled):
 		return sessionpb.ResultCode_RESULT_CODE_CANCELLED
+	case errors.Is(err, errMissing):
+		return sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING
 	}
 	return sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT
 }

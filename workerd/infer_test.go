@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	invalidInput = sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT
-	engineFailed = sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED
-	cancelled    = sessionpb.ResultCode_RESULT_CODE_CANCELLED
-	shuttingDown = sessionpb.ResultCode_RESULT_CODE_SHUTTING_DOWN
-	notPresent   = sessionpb.ResultCode_RESULT_CODE_WEIGHTS_NOT_PRESENT
+	invalidInput   = sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT
+	payloadMissing = sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING
+	engineFailed   = sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED
+	cancelled      = sessionpb.ResultCode_RESULT_CODE_CANCELLED
+	shuttingDown   = sessionpb.ResultCode_RESULT_CODE_SHUTTING_DOWN
+	notPresent     = sessionpb.ResultCode_RESULT_CODE_WEIGHTS_NOT_PRESENT
 )
 
 // wideRequest is one row of a model whose second dimension is variable.
@@ -139,7 +140,7 @@ func TestABadItemFailsAlone(t *testing.T) {
 		start := r.now()
 		a := infer(1, "good", "garbage", "shape", "missing", "rows", "fine")
 		res := l.expect(ok, within(a, 0, start+50*time.Millisecond))
-		want := []sessionpb.ResultCode{ok, invalidInput, invalidInput, invalidInput, invalidInput, ok}
+		want := []sessionpb.ResultCode{ok, invalidInput, invalidInput, payloadMissing, invalidInput, ok}
 		if !slices.Equal(codesOf(res), want) {
 			t.Errorf("items %v", res.Items)
 		}
@@ -152,7 +153,7 @@ func TestABadItemFailsAlone(t *testing.T) {
 		if y := values(l.output("fine").RawOutputContents[0]); y[0] != 10 || len(l.outputs) != 2 {
 			t.Errorf("fine: %v, and %d outputs", y, len(l.outputs))
 		}
-		if res := l.expect(invalidInput, within(infer(1, "none"), 0, start+time.Second)); len(res.Items) != 1 || len(r.engine.ran()) != 1 {
+		if res := l.expect(payloadMissing, within(infer(1, "none"), 0, start+time.Second)); len(res.Items) != 1 || len(r.engine.ran()) != 1 {
 			t.Errorf("a batch without payloads: %v", res)
 		}
 	})
@@ -168,7 +169,7 @@ func TestAMissingPayloadHoldsNobodyUp(t *testing.T) {
 		if res := l.expect(ok, infer(1, "there")); time.Duration(res.EndedNs)-start != 10*time.Millisecond {
 			t.Errorf("held up for %v", time.Duration(res.EndedNs)-start)
 		}
-		if res := l.wants(invalidInput, missing); time.Duration(res.EndedNs)-start != 5*time.Second {
+		if res := l.wants(payloadMissing, missing); time.Duration(res.EndedNs)-start != 5*time.Second {
 			t.Errorf("gave up after %v, want 5s", time.Duration(res.EndedNs)-start)
 		}
 	})

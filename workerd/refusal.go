@@ -20,6 +20,7 @@ func (r *refusal) Error() string { return r.message }
 
 var (
 	errShuttingDown = &refusal{sessionpb.ResultCode_RESULT_CODE_SHUTTING_DOWN, "the worker is shutting down"}
+	errMissing      = &refusal{sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING, "payload did not arrive"}
 	errCancelled    = &refusal{sessionpb.ResultCode_RESULT_CODE_CANCELLED, "cancelled before it started"}
 )
 

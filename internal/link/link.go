@@ -280,13 +280,16 @@ func touch(alive chan<- struct{}) {
 
 // watch sends heartbeats and breaks the link when the other end is silent.
 func (l *Link) watch() error {
-	return watch(l.ctx, l.options, l.alive, func() {
+	return Watch(l.ctx, l.options.Heartbeat, l.options.Misses, l.alive, func() {
 		l.control.Put(&exchangepb.ControlFrame{Heartbeat: true})
 	})
 }
 
-func watch(ctx context.Context, options Options, alive <-chan struct{}, beat func()) error {
-	ticker := time.NewTicker(options.Heartbeat)
+// Watch calls beat every heartbeat until ctx ends. It fails when alive, which is
+// to be given a token whenever anything is heard, stays silent for more than so
+// many heartbeats in a row.
+func Watch(ctx context.Context, heartbeat time.Duration, misses int, alive <-chan struct{}, beat func()) error {
+	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	missed := 0
 	for {
@@ -303,8 +306,8 @@ func watch(ctx context.Context, options Options, alive <-chan struct{}, beat fun
 				missed = 0
 			default:
 			}
-			if missed++; missed > options.Misses {
-				return fmt.Errorf("nothing was heard for %v", time.Duration(missed)*options.Heartbeat)
+			if missed++; missed > misses {
+				return fmt.Errorf("nothing was heard for %v", time.Duration(missed)*heartbeat)
 			}
 			beat()
 		}

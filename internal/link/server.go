@@ -153,7 +153,7 @@ func (s *Server) Control(stream grpc.BidiStreamingServer[exchangepb.ControlFrame
 	defer s.detach(first.Hello.LinkId, a)
 	a.control.Put(&exchangepb.ControlFrame{Credit: s.credit})
 	s.streams.Go(func() {
-		a.cancel(watch(a.ctx, s.options, a.alive, func() { a.control.Put(&exchangepb.ControlFrame{Heartbeat: true}) }))
+		a.cancel(Watch(a.ctx, s.options.Heartbeat, s.options.Misses, a.alive, func() { a.control.Put(&exchangepb.ControlFrame{Heartbeat: true}) }))
 	})
 	receive := func() error {
 		frame, err := stream.Recv()

@@ -354,14 +354,12 @@ type Answer struct {
 	Message   string    `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Execution Execution `protobuf:"varint,4,opt,name=execution,proto3,enum=orrery.exchange.v1.Execution" json:"execution,omitempty"`
 	// Above 0: a retry makes sense after this.
-	RetryAfterNs int64    `protobuf:"varint,5,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
-	Stages       []*Stage `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
-	Worker       string   `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
-	Emulated     bool     `protobuf:"varint,8,opt,name=emulated,proto3" json:"emulated,omitempty"`
-	// The model's replicated state at the leader, when the entry's was older.
-	CurrentModelId uint64 `protobuf:"varint,9,opt,name=current_model_id,json=currentModelId,proto3" json:"current_model_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	RetryAfterNs  int64    `protobuf:"varint,5,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
+	Stages        []*Stage `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
+	Worker        string   `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
+	Emulated      bool     `protobuf:"varint,8,opt,name=emulated,proto3" json:"emulated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
@@ -448,13 +446,6 @@ func (x *Answer) GetEmulated() bool {
 		return x.Emulated
 	}
 	return false
-}
-
-func (x *Answer) GetCurrentModelId() uint64 {
-	if x != nil {
-		return x.CurrentModelId
-	}
-	return 0
 }
 
 type DataFrame struct {
@@ -782,7 +773,7 @@ const file_exchange_proto_rawDesc = "" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vduration_ns\x18\x02 \x01(\x03R\n" +
-	"durationNs\"\xc2\x02\n" +
+	"durationNs\"\x98\x02\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -791,8 +782,7 @@ const file_exchange_proto_rawDesc = "" +
 	"\x0eretry_after_ns\x18\x05 \x01(\x03R\fretryAfterNs\x121\n" +
 	"\x06stages\x18\x06 \x03(\v2\x19.orrery.exchange.v1.StageR\x06stages\x12\x16\n" +
 	"\x06worker\x18\a \x01(\tR\x06worker\x12\x1a\n" +
-	"\bemulated\x18\b \x01(\bR\bemulated\x12(\n" +
-	"\x10current_model_id\x18\t \x01(\x04R\x0ecurrentModelId\"x\n" +
+	"\bemulated\x18\b \x01(\bR\bemulated\"x\n" +
 	"\tDataFrame\x12:\n" +
 	"\tenvelopes\x18\x01 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\x12/\n" +
 	"\x05hello\x18\x02 \x01(\v2\x19.orrery.exchange.v1.HelloR\x05hello\"4\n" +

@@ -158,9 +158,11 @@ func (x *IdentifyResponse) GetGossipAddress() string {
 }
 
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId   string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	RaftAddress string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	// How far the caller has got.
+	AppliedIndex  uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +209,13 @@ func (x *JoinRequest) GetRaftAddress() string {
 		return x.RaftAddress
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
 }
 
 type JoinResponse struct {
@@ -645,11 +654,12 @@ const file_peer_proto_rawDesc = "" +
 	"\fpeer_address\x18\x04 \x01(\tR\vpeerAddress\x12\x16\n" +
 	"\x06formed\x18\x05 \x01(\bR\x06formed\x12.\n" +
 	"\x13leader_peer_address\x18\x06 \x01(\tR\x11leaderPeerAddress\x12%\n" +
-	"\x0egossip_address\x18\a \x01(\tR\rgossipAddress\"O\n" +
+	"\x0egossip_address\x18\a \x01(\tR\rgossipAddress\"t\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +
-	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"$\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12#\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"$\n" +
 	"\fJoinResponse\x12\x14\n" +
 	"\x05voter\x18\x01 \x01(\bR\x05voter\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +

@@ -39,7 +39,7 @@ type PeerClient interface {
 	// Identify says who this replica is and whether its cluster is formed.
 	Identify(ctx context.Context, in *IdentifyRequest, opts ...grpc.CallOption) (*IdentifyResponse, error)
 	// Join asks the leader to add the caller as a non-voter, and to promote it
-	// once it has caught up. Called again until the caller is a voter.
+	// once it says that it has caught up. Called again until it is a voter.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Propose asks the leader to commit a command.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
@@ -128,7 +128,7 @@ type PeerServer interface {
 	// Identify says who this replica is and whether its cluster is formed.
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
 	// Join asks the leader to add the caller as a non-voter, and to promote it
-	// once it has caught up. Called again until the caller is a voter.
+	// once it says that it has caught up. Called again until it is a voter.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Propose asks the leader to commit a command.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)

@@ -49,6 +49,8 @@ const (
 	ResultCode_RESULT_CODE_NOT_REGISTERED ResultCode = 15
 	ResultCode_RESULT_CODE_SHUTTING_DOWN  ResultCode = 16
 	ResultCode_RESULT_CODE_UNKNOWN_ENGINE ResultCode = 17
+	// A request's tensors did not come in time; it was not executed.
+	ResultCode_RESULT_CODE_PAYLOAD_MISSING ResultCode = 18
 )
 
 // Enum value maps for ResultCode.
@@ -72,6 +74,7 @@ var (
 		15: "RESULT_CODE_NOT_REGISTERED",
 		16: "RESULT_CODE_SHUTTING_DOWN",
 		17: "RESULT_CODE_UNKNOWN_ENGINE",
+		18: "RESULT_CODE_PAYLOAD_MISSING",
 	}
 	ResultCode_value = map[string]int32{
 		"RESULT_CODE_OK":                    0,
@@ -92,6 +95,7 @@ var (
 		"RESULT_CODE_NOT_REGISTERED":        15,
 		"RESULT_CODE_SHUTTING_DOWN":         16,
 		"RESULT_CODE_UNKNOWN_ENGINE":        17,
+		"RESULT_CODE_PAYLOAD_MISSING":       18,
 	}
 )
 
@@ -1838,7 +1842,7 @@ const file_session_proto_rawDesc = "" +
 	" \x01(\rR\x05pages\x120\n" +
 	"\aprofile\x18\v \x01(\v2\x16.orrery.log.v1.ProfileR\aprofile\x12\x1d\n" +
 	"\n" +
-	"free_pages\x18\f \x01(\rR\tfreePages*\xad\x04\n" +
+	"free_pages\x18\f \x01(\rR\tfreePages*\xce\x04\n" +
 	"\n" +
 	"ResultCode\x12\x12\n" +
 	"\x0eRESULT_CODE_OK\x10\x00\x12\x19\n" +
@@ -1859,7 +1863,8 @@ const file_session_proto_rawDesc = "" +
 	"\x11RESULT_CODE_STALE\x10\x0e\x12\x1e\n" +
 	"\x1aRESULT_CODE_NOT_REGISTERED\x10\x0f\x12\x1d\n" +
 	"\x19RESULT_CODE_SHUTTING_DOWN\x10\x10\x12\x1e\n" +
-	"\x1aRESULT_CODE_UNKNOWN_ENGINE\x10\x112\xaa\x01\n" +
+	"\x1aRESULT_CODE_UNKNOWN_ENGINE\x10\x11\x12\x1f\n" +
+	"\x1bRESULT_CODE_PAYLOAD_MISSING\x10\x122\xaa\x01\n" +
 	"\aSession\x12S\n" +
 	"\aControl\x12 .orrery.session.v1.LeaderMessage\x1a .orrery.session.v1.WorkerMessage\"\x00(\x010\x01\x12J\n" +
 	"\x04Data\x12\x1d.orrery.session.v1.LeaderData\x1a\x1d.orrery.exchange.v1.DataFrame\"\x00(\x010\x01B2Z0github.com/orrery-project/orrery/proto/sessionpbb\x06proto3"

@@ -51,6 +51,7 @@ func (c *Client) Infer(ctx context.Context, request *inferencepb.ModelInferReque
 func (c *Client) exchange(ctx context.Context, payload []byte) (*exchangepb.Envelope, error) {
 	id, since := rand.Text(), time.Now()
 	var last error
+	maybe := false // an earlier attempt may have been executed
 	for attempt := uint32(1); ; attempt++ {
 		if attempt > 2 {
 			// Once at once, then not in a tight loop.
@@ -75,6 +76,7 @@ func (c *Client) exchange(ctx context.Context, payload []byte) (*exchangepb.Enve
 		if err != nil && lost(err) {
 			c.sessions.retire(s)
 			last = err
+			maybe = maybe || errs.From(err).Execution != errs.NotExecuted
 		}
 		c.sessions.release(s)
 		switch {
@@ -83,7 +85,11 @@ func (c *Client) exchange(ctx context.Context, payload []byte) (*exchangepb.Enve
 		case answer == nil && ctx.Err() != nil:
 			return nil, ended(ctx, since, true, last)
 		case !lost(err) || ctx.Err() != nil:
-			return answer, errs.From(err)
+			e := *errs.From(err)
+			if maybe && e.Execution == errs.NotExecuted {
+				e.Execution = errs.MaybeExecuted
+			}
+			return answer, &e
 		}
 	}
 }

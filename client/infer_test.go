@@ -136,6 +136,28 @@ func TestInferTellsWhyItFailed(t *testing.T) {
 	})
 }
 
+func TestARefusalAfterALostAttemptIsNotCalledNotExecuted(t *testing.T) {
+	bubble(t, func(t *testing.T, n *testnet.Network) {
+		a, b := start(t, n, "a"), start(t, n, "b")
+		a.answer = func(*exchangepb.Envelope) *exchangepb.Envelope { return nil } // it dies with the request
+		b.answer = func(*exchangepb.Envelope) *exchangepb.Envelope {
+			return &exchangepb.Envelope{Answer: grpcerr.Answer(errs.New(errs.NoWorker, "nobody is there"))}
+		}
+		cl := dialled(t, n, "a", "b")
+		failed := make(chan error, 1)
+		go func() {
+			_, _, err := cl.Infer(within(t, time.Second), &inferencepb.ModelInferRequest{})
+			failed <- err
+		}()
+		synctest.Wait()
+		a.stop()
+		e, ok := errors.AsType[*errs.Error](<-failed)
+		if !ok || e.Reason != errs.NoWorker || e.Execution != errs.MaybeExecuted {
+			t.Errorf("got %#v", e)
+		}
+	})
+}
+
 func TestInferEndsWithItsDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T, n *testnet.Network) {
 		a := start(t, n, "a")

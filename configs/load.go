@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strings"
 )
 
 // maxFile bounds a configuration file. One with a comment on every key has a tenth of it.
@@ -68,20 +69,31 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// parse lays the file and then the environment over the defaults in doc. It validates only what could be read, since a
-// value that could not would show up as a second, misleading problem.
+// parse lays the file and then the environment over the defaults in doc, and reports all problems of reading and of
+// validating together. Where something could not be read, only the keys that are written in other sections are
+// validated: a value that was not read, or one that is compared with it, would show up as a second, misleading problem.
 func parse(doc document, name string, data []byte, env []string) error {
 	d := &decoder{doc: doc, file: name, where: places{"": {source: name}}}
 	d.decode(data, reflect.ValueOf(doc).Elem())
 	problems := append(d.problems, override(doc, env, d.where)...)
-	if len(problems) > 0 {
-		return inOrder(problems, name).err()
+	unread := map[string]bool{}
+	for _, p := range problems {
+		unread[section(p.Path)] = true
 	}
-	if found, ok := errors.AsType[Problems](doc.Validate()); ok {
-		for i, p := range found {
-			found[i] = d.where.of(p.Path).problem(p.Path, fault{p.Message, p.Remedy})
+	found, _ := errors.AsType[Problems](doc.Validate())
+	for _, p := range found {
+		_, written := d.where[p.Path]
+		if len(unread) == 0 || written && !unread[""] && !unread[section(p.Path)] {
+			problems = append(problems, d.where.of(p.Path).problem(p.Path, fault{p.Message, p.Remedy}))
 		}
-		return inOrder(found, name).err()
 	}
-	return nil
+	return inOrder(problems, name).err()
+}
+
+// section is the first part of a key's path: raft of raft.leader_lease.
+func section(path string) string {
+	if i := strings.IndexAny(path, ".["); i >= 0 {
+		return path[:i]
+	}
+	return path
 }

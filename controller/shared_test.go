@@ -11,9 +11,12 @@ import (
 func TestSharedRunsBeginAfterTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShared()
+		var mu sync.Mutex
 		var began []time.Time
 		check := func(context.Context) error {
+			mu.Lock()
 			began = append(began, time.Now())
+			mu.Unlock()
 			time.Sleep(10 * time.Millisecond)
 			return nil
 		}
@@ -28,7 +31,8 @@ func TestSharedRunsBeginAfterTheCall(t *testing.T) {
 				if took := time.Since(called); took > 20*time.Millisecond {
 					t.Errorf("a caller waited %v, for more than the run under way and its own", took)
 				}
-				// The last run that has ended began after the call, or it was mine.
+				mu.Lock()
+				defer mu.Unlock()
 				if began[len(began)-1].Before(called) {
 					t.Error("a result was older than the call")
 				}

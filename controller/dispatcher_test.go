@@ -3,7 +3,9 @@ package controller
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,9 +76,13 @@ type rig struct {
 }
 
 func newRig(t *testing.T, replica *fsm.Replica, step func(scheduler.Instant, []scheduler.Event, *scheduler.Decisions)) *rig {
+	return newPolicyRig(t, replica, &script{step})
+}
+
+func newPolicyRig(t *testing.T, replica *fsm.Replica, policy scheduler.Policy) *rig {
 	r := &rig{epoch: time.Now(), done: make(chan struct{})}
 	now := func() scheduler.Instant { return scheduler.Instant(time.Since(r.epoch)) + 1 }
-	r.dispatcher = newDispatcher(replica, 1<<20, &script{step}, now, hclog.NewNullLogger())
+	r.dispatcher = newDispatcher(replica, 1<<20, policy, now, hclog.NewNullLogger())
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	go func() { defer close(r.done); r.run(ctx) }()
@@ -205,6 +211,62 @@ func TestThePolicyIsWokenWhenItWantsToBe(t *testing.T) {
 		synctest.Wait()
 		if want := []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond}; !slices.Equal(steps, want) {
 			t.Errorf("stepped at %v, want %v", steps, want)
+		}
+	})
+}
+
+func TestACancelThatOvertakesItsRequestIsNotLost(t *testing.T) {
+	replica := replicaWith(t, serving...)
+	for _, started := range []bool{false, true} {
+		d := newDispatcher(replica, 1<<20, &script{func(scheduler.Instant, []scheduler.Event, *scheduler.Decisions) {}},
+			func() scheduler.Instant { return 1 }, hclog.NewNullLogger())
+		if started {
+			d.start()
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		answer := make(chan *exchangepb.Envelope, 1)
+		late := &ticket{
+			envelope: &exchangepb.Envelope{RequestId: "a", Attempt: 1, Header: &exchangepb.Header{ModelName: "m", Digest: "d", Rows: 1}},
+			ctx:      ctx, stop: func() bool { return false }, reply: func(e *exchangepb.Envelope) { answer <- e },
+		}
+		d.cancel(late)
+		d.admit(late)
+		d.step()
+		select {
+		case e := <-answer:
+			if err := grpcerr.FromAnswer(e.Answer); !errors.Is(err, errs.Cancelled) {
+				t.Errorf("started %v: %v", started, err)
+			}
+		default:
+			t.Errorf("started %v: a request that was cancelled before it was admitted is kept", started)
+		}
+	}
+}
+
+func TestAHugeDeadlineIsInTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := 0
+		r := newRig(t, replicaWith(t, serving...), func(now scheduler.Instant, events []scheduler.Event, _ *scheduler.Decisions) {
+			for _, e := range events {
+				if e, ok := e.(scheduler.Submit); ok {
+					seen++
+					if e.Request.Deadline < now.Add(time.Hour) { // a difference could overflow back
+						t.Errorf("now is %d, and the deadline %d", now, e.Request.Deadline)
+					}
+				}
+			}
+		})
+		defer r.end()
+		r.mailbox.post(r.start)
+		for i, timeout := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 / 2} {
+			r.Handle(t.Context(), &exchangepb.Envelope{
+				RequestId: strconv.Itoa(i), Attempt: 1, TimeLeftNs: timeout, Header: &exchangepb.Header{ModelName: "m", Digest: "d", Rows: 1},
+			}, func(*exchangepb.Envelope) {})
+		}
+		synctest.Wait()
+		if seen != 3 {
+			t.Errorf("%d of 3 requests reached the policy", seen)
 		}
 	})
 }

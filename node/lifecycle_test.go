@@ -3,8 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/proto/controlpb"
@@ -144,6 +149,38 @@ func TestQuietMinutes(t *testing.T) {
 		}
 		if lines := c.journal.find("worker disconnected"); len(lines) > 0 {
 			t.Errorf("sessions broke in quiet minutes: %v", lines)
+		}
+	})
+}
+
+func TestAStoppingFollowerAnswersWhatItHasTakenIn(t *testing.T) {
+	inTunedBubble(t, 0, quick, func(t *testing.T, c *cluster) {
+		stopped := follower(c.serveTable(map[string]string{"m": "10,1,40,44,50,60"}), controllerNames...)
+		to := c.inference(stopped)
+		const callers = 20
+		var wait sync.WaitGroup
+		begun := make([]time.Time, callers) // each caller's last request
+		last := make([]error, callers)
+		for i := range callers {
+			wait.Go(func() {
+				for n := 0; last[i] == nil; n++ {
+					ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+					begun[i] = time.Now()
+					last[i] = ask(ctx, to, image("m", n*callers+i))
+					cancel()
+					time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+				}
+			})
+		}
+		time.Sleep(500*time.Millisecond + 10*time.Microsecond)
+		stopping := time.Now()
+		c.stopWithin(stopped, time.Second)
+		wait.Wait()
+		for i, err := range last {
+			// Those who come later find nobody, at once.
+			if begun[i].Before(stopping) || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("%v after the stop a caller asked, and got %v", begun[i].Sub(stopping), err)
+			}
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/link"
+	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -112,6 +113,43 @@ func TestADeadlineThatPassesAtAWorker(t *testing.T) {
 		if err := ask(context.Background(), to, within(image("m", 2), 5*time.Second)); err != nil {
 			t.Errorf("the request after it: %v", err)
 		}
+	})
+}
+
+// Also when the request was there before the model.
+func TestARequestWithoutDeadlineHasTheModelsSLO(t *testing.T) {
+	const slo = 400 * time.Millisecond
+	inTunedBubble(t, 0, quick, func(t *testing.T, c *cluster) {
+		dir := c.table("m,10,1,10,,,")
+		c.tuneWorker = func(w *configs.Worker) { w.ModelDir, w.Engines.Emulated.AllowCommands = dir, true }
+		c.startWorker("w1")
+		leader := c.leader(controllerNames...)
+		c.registered(leader, 1)
+		slow := image("m", 1)
+		slow.Parameters = map[string]*inferencepb.InferParameter{
+			"emulated_delay": {ParameterChoice: &inferencepb.InferParameter_StringParam{StringParam: "3s"}},
+		}
+		expectSLO := func(when string, took time.Duration, err error) {
+			if reasonOf(err).Reason != errs.DeadlinePassed || (took-slo).Abs() > 50*time.Millisecond {
+				t.Errorf("%s: answered after %v: %v", when, took, err)
+			}
+		}
+		early := make(chan error, 1)
+		go func() { early <- ask(context.Background(), c.inference(leader), slow) }()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		load := &logpb.LoadModel{Name: "m", Source: "table.csv#m", SloNs: int64(slo)}
+		if _, err := c.control(leader).LoadModel(ctx, &controlpb.LoadModelRequest{Model: load}); err != nil {
+			t.Fatal(err)
+		}
+		c.untilPhase(leader, logpb.Phase_PHASE_SERVING, time.Minute)
+		began := time.Now()
+		err := <-early
+		expectSLO("buffered", time.Since(began), err)
+		time.Sleep(5 * time.Second) // the worker is busy with it for 3s
+		began = time.Now()
+		err = ask(context.Background(), c.inference(leader), slow)
+		expectSLO("serving", time.Since(began), err)
 	})
 }
 

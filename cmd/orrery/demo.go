@@ -143,20 +143,29 @@ func (d *demo) meet(ctx context.Context) error {
 		}
 		d.members = append(d.members, &demoMember{p, c})
 	}
+	for _, p := range d.cluster.All() {
+		d.say("  %-10s %s, process %d", p.Kind, p.Name, p.PID())
+	}
+	status, err := d.findLeader(ctx)
+	if err != nil {
+		return err
+	}
+	d.say("They agree that %s leads, in term %d.", d.leader.Name, status.Term)
+	return nil
+}
+
+// findLeader asks who leads now.
+func (d *demo) findLeader(ctx context.Context) (*controlpb.ClusterStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, demoStep)
 	defer cancel()
 	status, err := d.members[0].ClusterStatus(ctx)
 	if err != nil {
-		return err
-	}
-	for _, p := range d.cluster.All() {
-		d.say("  %-10s %s, process %d", p.Kind, p.Name, p.PID())
+		return nil, err
 	}
 	if d.leader = d.member(status.Leader); d.leader == nil {
-		return fmt.Errorf("%s says that %q leads, who is no controller here", d.members[0].Name, status.Leader)
+		return nil, fmt.Errorf("%s says that %q leads, who is no controller here", d.members[0].Name, status.Leader)
 	}
-	d.say("They agree that %s leads, in term %d.", d.leader.Name, status.Term)
-	return nil
+	return status, nil
 }
 
 func (d *demo) member(name string) *demoMember {

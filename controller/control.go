@@ -180,8 +180,9 @@ func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.Cluster
 	answer.Replicas = make([]*controlpb.Replica, len(servers))
 	var wait sync.WaitGroup
 	for i, server := range servers {
+		name, _, _ := cutLast(server.ID, "-") // until it says so itself
 		answer.Replicas[i] = &controlpb.Replica{
-			Id: server.ID, RaftAddress: server.Address, Voter: server.Voter, Leader: server.ID == leaderID,
+			Name: name, Id: server.ID, RaftAddress: server.Address, Voter: server.Voter, Leader: server.ID == leaderID,
 		}
 		wait.Go(func() { s.ask(ctx, answer.Replicas[i], answer.DigestIndex) })
 	}

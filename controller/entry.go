@@ -20,7 +20,6 @@ import (
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
-	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
 // Bounds of the wait before a request is sent again after a passing refusal.
@@ -182,6 +181,9 @@ func (e *entry) infer(ctx context.Context, request *inferencepb.ModelInferReques
 
 func (e *entry) serve(ctx context.Context, request *inferencepb.ModelInferRequest, payload []byte, tenant string) (*exchangepb.Envelope, error) {
 	c := &call{e: e, request: request, payload: payload, tenant: tenant, arrived: time.Now(), id: e.c.options.Name + "-" + newRequestID()}
+	if request.ModelName == "" {
+		return nil, errs.New(errs.Invalid, "model_name is empty; name one of the models that `orrery model list` shows")
+	}
 	if err := oip.Malformed(request); err != nil {
 		return nil, err
 	}
@@ -344,7 +346,7 @@ func (c *call) check(ctx context.Context, w way) (*logpb.Model, oip.Shape, error
 	if shape, err := c.fits(model); err == nil {
 		return model, shape, nil
 	}
-	model, err := c.resolve(ctx, w)
+	model, err := w.resolve(ctx, c.request.ModelName, c.request.ModelVersion)
 	if err != nil {
 		return nil, oip.Shape{}, err
 	}
@@ -366,19 +368,6 @@ func (c *call) fits(model *logpb.Model) (oip.Shape, error) {
 		return oip.Shape{}, err
 	}
 	return shape, nil
-}
-
-// resolve asks the leader for the model.
-func (c *call) resolve(ctx context.Context, w way) (*logpb.Model, error) {
-	if w.term != nil {
-		return w.term.resolve(ctx, c.request.ModelName, c.request.ModelVersion)
-	}
-	var answer *peerpb.ResolveResponse
-	err := w.ask(ctx, func(ctx context.Context) (err error) {
-		answer, err = w.peer.Resolve(ctx, &peerpb.ResolveRequest{Name: c.request.ModelName, Version: c.request.ModelVersion})
-		return err
-	})
-	return answer.GetModel(), err
 }
 
 // waitForServing holds the request while the cluster starts up: until it

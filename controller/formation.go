@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,11 @@ func (f *formation) member() bool {
 // step does what can be done now, and says what is being waited for.
 func (f *formation) step(ctx context.Context) string {
 	answers := f.c.peers.identify(ctx)
+	for address, a := range answers {
+		if a.Name == f.c.options.Name {
+			return fmt.Sprintf("the name %s is also that of the controller at %s: give one of them another", a.Name, address)
+		}
+	}
 	formed := false
 	for _, a := range answers {
 		if a.Formed {

@@ -69,8 +69,9 @@ func (s *inferenceService) ServerMetadata(context.Context, *inferencepb.ServerMe
 	return &inferencepb.ServerMetadataResponse{Name: "orrery", Version: s.c.options.Version}, nil
 }
 
-// ModelMetadata describes a model that has been loaded.
-func (s *inferenceService) ModelMetadata(_ context.Context, r *inferencepb.ModelMetadataRequest) (*inferencepb.ModelMetadataResponse, error) {
+// ModelMetadata describes a model that has been loaded. Before it says that
+// there is none it asks the leader: the state here may be older.
+func (s *inferenceService) ModelMetadata(ctx context.Context, r *inferencepb.ModelMetadataRequest) (*inferencepb.ModelMetadataResponse, error) {
 	var model *logpb.Model
 	var versions []string
 	s.c.options.Replica.Read(func(state *fsm.State) {
@@ -81,8 +82,14 @@ func (s *inferenceService) ModelMetadata(_ context.Context, r *inferencepb.Model
 			}
 		}
 	})
-	if model == nil {
-		return nil, grpcerr.Status(unknownModel(r.Name, r.Version))
+	if model.GetInfo() == nil {
+		w, err := s.c.waitForLeader(ctx)
+		if err == nil {
+			model, err = w.resolve(ctx, r.Name, r.Version)
+		}
+		if err != nil {
+			return nil, grpcerr.Status(err)
+		}
 	}
 	if model.Info == nil {
 		return nil, grpcerr.Status(errs.New(errs.NotLoaded, "model %s version %s has not been loaded by any worker yet", model.Name, model.Version))

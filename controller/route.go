@@ -13,6 +13,7 @@ import (
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/exchangepb"
+	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
@@ -72,6 +73,19 @@ func (w way) ask(ctx context.Context, call func(context.Context) error) error {
 		return link.ErrBroken
 	}
 	return grpcerr.FromStatus(err)
+}
+
+// resolve asks the leader for a model.
+func (w way) resolve(ctx context.Context, name, version string) (*logpb.Model, error) {
+	if w.term != nil {
+		return w.term.resolve(ctx, name, version)
+	}
+	var answer *peerpb.ResolveResponse
+	err := w.ask(ctx, func(ctx context.Context) (err error) {
+		answer, err = w.peer.Resolve(ctx, &peerpb.ResolveRequest{Name: name, Version: version})
+		return err
+	})
+	return answer.GetModel(), err
 }
 
 // route follows the leader.

@@ -60,7 +60,8 @@ func whyNotServed(s *fsm.State, m *logpb.Model) (reason, advice string) {
 		return "no registered worker is ready, has an engine for it and the labels that it asks for",
 			"see `orrery worker list`"
 	case loaded == 0 && pending > 0:
-		return fmt.Sprintf("%d workers are loading it", pending), "wait"
+		return fmt.Sprintf("%d of the workers that shall hold it have not loaded it yet", pending),
+			"wait, or see `orrery worker list` for workers that are away"
 	case loaded == 0:
 		return "no worker could load it: " + copies[0].Error, "mend the cause, then unload and load it again"
 	case len(s.ProfilesOf(m)) == 0:

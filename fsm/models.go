@@ -91,7 +91,7 @@ func (s *State) unloadModel(c *logpb.UnloadModel) *logpb.Result {
 		if c.GetVersion() != "" {
 			which = fmt.Sprintf("version %q of model %q", c.GetVersion(), c.GetName())
 		}
-		return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no %s is wanted: look at the list of models", which)
+		return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no %s is wanted; `orrery model list` shows the models", which)
 	}
 	for _, id := range ids {
 		s.dropModel(s.models.rows[id])

@@ -74,7 +74,7 @@ func (s *State) removeWorker(c *logpb.RemoveWorker) *logpb.Result {
 func (s *State) registered(name, incarnation string) (*logpb.Worker, *logpb.Result) {
 	w := s.Worker(name)
 	if w == nil {
-		return nil, refuse(logpb.Reason_REASON_UNKNOWN_WORKER, "no worker %q is registered: look at the list of workers", name)
+		return nil, refuse(logpb.Reason_REASON_UNKNOWN_WORKER, "no worker %q is registered; `orrery worker list` shows the workers", name)
 	}
 	if incarnation != "" && incarnation != w.GetIncarnation() {
 		return nil, refuse(logpb.Reason_REASON_UNKNOWN_WORKER, "worker %q is registered with incarnation %q, not %q: it has been restarted",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -55,7 +56,7 @@ func changed(settings *logpb.Settings, assignments []string) (*logpb.Settings, e
 		case "late_loads=reject":
 			out.LateLoads = logpb.Settings_LATE_LOADS_REJECT
 		default:
-			return nil, fmt.Errorf("there is no setting %q; write late_loads=admit or late_loads=reject", a)
+			return nil, fmt.Errorf("%q is no setting and value; write late_loads=admit or late_loads=reject", a)
 		}
 	}
 	return out, nil
@@ -66,7 +67,7 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 		Use: "status", Short: "Show the replicas, the leader and the startup's phase",
 		Long: `Shows the replicas, the leader and the startup's phase, as one controller sees
 them. All replicas compute a digest of what they know at the same point of the
-log: equal digests are equal states.`,
+log: equal digests are equal states. Fails when there is no leader.`,
 		Args: arguments(cobra.NoArgs),
 	}
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, _ []string) error {
@@ -74,7 +75,13 @@ log: equal digests are equal states.`,
 		if err != nil {
 			return err
 		}
-		return q.show(status, func(w io.Writer) { clusterTable(w, status) })
+		if err := q.show(status, func(w io.Writer) { clusterTable(w, status) }); err != nil {
+			return err
+		}
+		if status.Leader == "" {
+			return errors.New("there is no leader: a majority of the controllers has to run and to reach each other; their logs say what they wait for")
+		}
+		return nil
 	})
 }
 
@@ -83,7 +90,11 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(w, "cluster  %s, epoch %d\n", s.Cluster.GetId(), s.Cluster.GetEpoch())
+	if s.Cluster.GetId() == "" {
+		fmt.Fprintln(w, "cluster  not formed yet")
+	} else {
+		fmt.Fprintf(w, "cluster  %s, epoch %d\n", s.Cluster.GetId(), s.Cluster.GetEpoch())
+	}
 	fmt.Fprintf(w, "phase    %s\n", word(s.Cluster.GetPhase(), "PHASE_"))
 	fmt.Fprintf(w, "leader   %s, term %d\n", leader, s.Term)
 	fmt.Fprintf(w, "log      %d committed, %d applied at %s\n", s.CommitIndex, s.AppliedIndex, s.Name)

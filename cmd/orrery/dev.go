@@ -49,6 +49,9 @@ func (a *app) dev(c *cobra.Command, o *devOptions) error {
 	if o.controllers < 1 || o.workers < 1 {
 		return usageError{errors.New("a cluster has at least one controller and one worker"), c.CommandPath()}
 	}
+	if o.controllers > 7 || o.controllers%2 == 0 {
+		return usageError{fmt.Errorf("--controllers is %d; write 1, 3, 5 or 7", o.controllers), c.CommandPath()}
+	}
 	dir, err := modelDir(o.modelDir)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orrery-project/orrery/proto/controlpb"
+	"github.com/orrery-project/orrery/proto/logpb"
 )
 
 func (a *app) workerCommand() *cobra.Command {
@@ -49,7 +50,16 @@ func workersTable(w io.Writer, workers []*controlpb.WorkerInfo) {
 			queue = strconv.Itoa(int(live.QueueLength))
 			pages = fmt.Sprintf("%d/%d", live.FreePages, live.Pages)
 		}
-		t.row(worker.GetName(), word(worker.GetStatus(), "WORKER_STATUS_"), yesNo(live.Connected), heard, queue, pages,
+		t.row(worker.GetName(), workerStatus(worker, live), yesNo(live.Connected), heard, queue, pages,
 			strings.Join(devices, ","), strings.Join(engines, ","), strings.Join(info.Models, ","), live.Error)
 	}
+}
+
+// workerStatus is what the registry says, unless the leader has lost sight of a
+// worker that the registry still counts on.
+func workerStatus(w *logpb.Worker, live *controlpb.WorkerLive) string {
+	if w.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_READY && !live.GetConnected() {
+		return "away"
+	}
+	return word(w.GetStatus(), "WORKER_STATUS_")
 }

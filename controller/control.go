@@ -191,7 +191,8 @@ func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.Cluster
 	answer.Term, answer.CommitIndex, answer.AppliedIndex = own.Progress()
 	s.c.options.Replica.Read(func(state *fsm.State) { answer.Cluster = state.Cluster() })
 	for _, r := range answer.Replicas {
-		if r.Leader {
+		// One that does not answer may be dead without raft having noticed.
+		if r.Leader && r.Reachable {
 			answer.Leader = r.Name
 		}
 	}

@@ -4,7 +4,8 @@
 //
 // The pieces, and what each owns:
 //
-//	entry        a request from its arrival until its answer has left
+//	entry        where requests come in, and the bounds on what is held there
+//	call         one request, from its arrival until its answer has left
 //	route        where the leader is, and the link to it
 //	peers        connections to the other replicas, and who they are
 //	formation    how an empty replica finds or founds its cluster

@@ -93,6 +93,9 @@ func (s *controlService) UnloadModel(ctx context.Context, r *controlpb.UnloadMod
 
 // SetSettings replaces the cluster's settings.
 func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettingsRequest) (*controlpb.SetSettingsResponse, error) {
+	if r.Settings == nil {
+		return nil, grpcerr.Status(errs.New(errs.Invalid, "the request has no settings; send all of them, as ClusterStatus shows them"))
+	}
 	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_SetSettings{
 		SetSettings: &logpb.SetSettings{Settings: r.Settings},
 	}}))

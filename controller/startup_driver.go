@@ -20,7 +20,6 @@ type startupDriver struct {
 	// What the machine has been told last.
 	lastModelID uint64
 	loads       startup.LoadProgress
-	profiles    startup.ProfileProgress
 	// enters counts the changes of phase that were asked for; entering is the
 	// one of them whose commit the machine waits for, 0 when it waits for none.
 	enters, entering int
@@ -57,9 +56,7 @@ func (d *startupDriver) step(s *fsm.State) {
 		d.loads = loads
 		d.event(s, loads)
 	}
-	p := d.k.profiler
-	d.profiles = startup.ProfileProgress{Wanted: p.wanted, Done: p.done}
-	d.event(s, d.profiles)
+	d.event(s, startup.ProfileProgress{Wanted: d.k.profiler.wanted, Done: d.k.profiler.done})
 	d.event(s, startup.Tick{})
 }
 

@@ -21,6 +21,9 @@ func TestLateLoadsAreServedOnceTheyAreAdmitted(t *testing.T) {
 		if _, err := c.load(ctx, at, "late", resnet152); !errors.Is(grpcerr.FromStatus(err), errs.LateLoad) {
 			t.Fatalf("a late load: %v", err)
 		}
+		if _, err := c.control(at).SetSettings(ctx, &controlpb.SetSettingsRequest{}); !errors.Is(grpcerr.FromStatus(err), errs.Invalid) {
+			t.Errorf("a change of settings without settings: %v", err)
+		}
 		admit := &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}
 		if _, err := c.control(at).SetSettings(ctx, &controlpb.SetSettingsRequest{Settings: admit}); err != nil {
 			t.Fatal(err)

@@ -19,9 +19,9 @@ func ended(err error) error {
 	return err
 }
 
-// checkOpen says whether the leader may have a session, and finds the one that its other stream has made. The lock is
-// held.
-func (w *Worker) checkOpen(open *sessionpb.Open) (*session, error) {
+// sessionOf says whether the leader may have a session, and finds the one that its other stream has made, or makes it. The
+// lock is held.
+func (w *Worker) sessionOf(open *sessionpb.Open) (*session, error) {
 	if w.closing {
 		return nil, errGoodbye
 	}
@@ -40,6 +40,10 @@ func (w *Worker) checkOpen(open *sessionpb.Open) (*session, error) {
 	if s != nil && (&fence{s.leader}).judge(open.GetLeader()) != standingSame {
 		return nil, status.Errorf(codes.AlreadyExists, "session %s belongs to another leader", s.id)
 	}
+	if s == nil {
+		s = newSession(open, w.options.LeaderSilence)
+		w.sessions[s.id] = s
+	}
 	return s, nil
 }
 
@@ -48,13 +52,10 @@ func (w *Worker) checkOpen(open *sessionpb.Open) (*session, error) {
 func (w *Worker) openControl(open *sessionpb.Open) (*session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s, err := w.checkOpen(open)
+	s, err := w.sessionOf(open)
 	switch {
 	case err != nil:
 		return nil, err
-	case s == nil:
-		s = newSession(open, w.options.LeaderSilence)
-		w.sessions[s.id] = s
 	case s.hasControl:
 		return nil, status.Errorf(codes.AlreadyExists, "session %s is open; use a new session id", s.id)
 	}
@@ -74,13 +75,10 @@ func (w *Worker) openControl(open *sessionpb.Open) (*session, error) {
 func (w *Worker) openData(open *sessionpb.Open) (*session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s, err := w.checkOpen(open)
+	s, err := w.sessionOf(open)
 	switch {
 	case err != nil:
 		return nil, err
-	case s == nil:
-		s = newSession(open, w.options.LeaderSilence)
-		w.sessions[s.id] = s
 	case s.hasData:
 		return nil, status.Errorf(codes.AlreadyExists, "session %s has a Data stream; use a new session id", s.id)
 	}

@@ -24,6 +24,72 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Freshness says how current an answer is.
+type Freshness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whoever answers did not ask the leader: the answer may be older than what
+	// was acknowledged before the call.
+	Stale bool `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	// How long ago whoever answers last heard from a leader, at most; 0 when it
+	// leads. Negative: never.
+	AgeNs int64 `protobuf:"varint,2,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
+	// The last command that the answer contains.
+	Index         uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Freshness) Reset() {
+	*x = Freshness{}
+	mi := &file_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Freshness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Freshness) ProtoMessage() {}
+
+func (x *Freshness) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Freshness.ProtoReflect.Descriptor instead.
+func (*Freshness) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Freshness) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *Freshness) GetAgeNs() int64 {
+	if x != nil {
+		return x.AgeNs
+	}
+	return 0
+}
+
+func (x *Freshness) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type LoadModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Makes a retry harmless; chosen by the server when empty.
@@ -35,7 +101,7 @@ type LoadModelRequest struct {
 
 func (x *LoadModelRequest) Reset() {
 	*x = LoadModelRequest{}
-	mi := &file_control_proto_msgTypes[0]
+	mi := &file_control_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +113,7 @@ func (x *LoadModelRequest) String() string {
 func (*LoadModelRequest) ProtoMessage() {}
 
 func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[0]
+	mi := &file_control_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +126,7 @@ func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelRequest.ProtoReflect.Descriptor instead.
 func (*LoadModelRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{0}
+	return file_control_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *LoadModelRequest) GetRequestId() string {
@@ -90,7 +156,7 @@ type Copy struct {
 
 func (x *Copy) Reset() {
 	*x = Copy{}
-	mi := &file_control_proto_msgTypes[1]
+	mi := &file_control_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +168,7 @@ func (x *Copy) String() string {
 func (*Copy) ProtoMessage() {}
 
 func (x *Copy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[1]
+	mi := &file_control_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,7 +181,7 @@ func (x *Copy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copy.ProtoReflect.Descriptor instead.
 func (*Copy) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{1}
+	return file_control_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Copy) GetWorker() string {
@@ -162,7 +228,7 @@ type ModelStatus struct {
 
 func (x *ModelStatus) Reset() {
 	*x = ModelStatus{}
-	mi := &file_control_proto_msgTypes[2]
+	mi := &file_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -174,7 +240,7 @@ func (x *ModelStatus) String() string {
 func (*ModelStatus) ProtoMessage() {}
 
 func (x *ModelStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[2]
+	mi := &file_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -187,7 +253,7 @@ func (x *ModelStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelStatus.ProtoReflect.Descriptor instead.
 func (*ModelStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{2}
+	return file_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ModelStatus) GetModel() *logpb.Model {
@@ -234,7 +300,7 @@ type LoadModelResponse struct {
 
 func (x *LoadModelResponse) Reset() {
 	*x = LoadModelResponse{}
-	mi := &file_control_proto_msgTypes[3]
+	mi := &file_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +312,7 @@ func (x *LoadModelResponse) String() string {
 func (*LoadModelResponse) ProtoMessage() {}
 
 func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[3]
+	mi := &file_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +325,7 @@ func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelResponse.ProtoReflect.Descriptor instead.
 func (*LoadModelResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{3}
+	return file_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LoadModelResponse) GetModels() []*ModelStatus {
@@ -280,7 +346,7 @@ type UnloadModelRequest struct {
 
 func (x *UnloadModelRequest) Reset() {
 	*x = UnloadModelRequest{}
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +358,7 @@ func (x *UnloadModelRequest) String() string {
 func (*UnloadModelRequest) ProtoMessage() {}
 
 func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +371,7 @@ func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelRequest.ProtoReflect.Descriptor instead.
 func (*UnloadModelRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{4}
+	return file_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnloadModelRequest) GetRequestId() string {
@@ -338,7 +404,7 @@ type UnloadModelResponse struct {
 
 func (x *UnloadModelResponse) Reset() {
 	*x = UnloadModelResponse{}
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +416,7 @@ func (x *UnloadModelResponse) String() string {
 func (*UnloadModelResponse) ProtoMessage() {}
 
 func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +429,7 @@ func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelResponse.ProtoReflect.Descriptor instead.
 func (*UnloadModelResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{5}
+	return file_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UnloadModelResponse) GetModelIds() []uint64 {
@@ -376,15 +442,17 @@ func (x *UnloadModelResponse) GetModelIds() []uint64 {
 type ListModelsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Answer from the state at hand, without asking the leader.
+	Stale         bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +464,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +477,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{6}
+	return file_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListModelsRequest) GetName() string {
@@ -426,16 +494,24 @@ func (x *ListModelsRequest) GetVersion() string {
 	return ""
 }
 
+func (x *ListModelsRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 type ListModelsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Models        []*ModelStatus         `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	Freshness     *Freshness             `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +523,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,12 +536,19 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{7}
+	return file_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListModelsResponse) GetModels() []*ModelStatus {
 	if x != nil {
 		return x.Models
+	}
+	return nil
+}
+
+func (x *ListModelsResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
 	}
 	return nil
 }
@@ -491,7 +574,7 @@ type WorkerLive struct {
 
 func (x *WorkerLive) Reset() {
 	*x = WorkerLive{}
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +586,7 @@ func (x *WorkerLive) String() string {
 func (*WorkerLive) ProtoMessage() {}
 
 func (x *WorkerLive) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +599,7 @@ func (x *WorkerLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerLive.ProtoReflect.Descriptor instead.
 func (*WorkerLive) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{8}
+	return file_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkerLive) GetName() string {
@@ -600,7 +683,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +695,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +708,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{9}
+	return file_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WorkerInfo) GetWorker() *logpb.Worker {
@@ -651,13 +734,14 @@ func (x *WorkerInfo) GetModels() []string {
 
 type ListWorkersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stale         bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +753,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,19 +766,27 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{10}
+	return file_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListWorkersRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 type ListWorkersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Workers       []*WorkerInfo          `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	Freshness     *Freshness             `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +798,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +811,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{11}
+	return file_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*WorkerInfo {
@@ -729,23 +821,32 @@ func (x *ListWorkersResponse) GetWorkers() []*WorkerInfo {
 	return nil
 }
 
+func (x *ListWorkersResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 type Replica struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,3,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
-	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
-	Reachable     bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
-	Digest        string                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
-	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id          string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	RaftAddress string                 `protobuf:"bytes,3,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	Voter       bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader      bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Reachable   bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Digest      string                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Error       string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	// The newest command schema that it can apply; 0 when it was not asked.
+	SchemaVersion uint32 `protobuf:"varint,9,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +858,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +871,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Replica) GetName() string {
@@ -829,6 +930,13 @@ func (x *Replica) GetError() string {
 	return ""
 }
 
+func (x *Replica) GetSchemaVersion() uint32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
 type SetSettingsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -839,7 +947,7 @@ type SetSettingsRequest struct {
 
 func (x *SetSettingsRequest) Reset() {
 	*x = SetSettingsRequest{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +959,7 @@ func (x *SetSettingsRequest) String() string {
 func (*SetSettingsRequest) ProtoMessage() {}
 
 func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +972,7 @@ func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetSettingsRequest) GetRequestId() string {
@@ -890,7 +998,7 @@ type SetSettingsResponse struct {
 
 func (x *SetSettingsResponse) Reset() {
 	*x = SetSettingsResponse{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1010,7 @@ func (x *SetSettingsResponse) String() string {
 func (*SetSettingsResponse) ProtoMessage() {}
 
 func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1023,7 @@ func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
@@ -926,14 +1034,16 @@ func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
 }
 
 type ClusterStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ask nobody for digests, and the leader for nothing.
+	Stale         bool `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1055,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1068,14 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ClusterStatusRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 type ClusterStatusResponse struct {
@@ -971,16 +1088,21 @@ type ClusterStatusResponse struct {
 	CommitIndex  uint64 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
 	AppliedIndex uint64 `protobuf:"varint,6,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// The index at which the digests were taken.
-	DigestIndex   uint64     `protobuf:"varint,7,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
-	Replicas      []*Replica `protobuf:"bytes,8,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Members       []*Member  `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	DigestIndex uint64     `protobuf:"varint,7,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
+	Replicas    []*Replica `protobuf:"bytes,8,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Members     []*Member  `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	Freshness   *Freshness `protobuf:"bytes,10,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// Above 0: whoever answers has had no leader for so long.
+	LeaderlessNs int64 `protobuf:"varint,11,opt,name=leaderless_ns,json=leaderlessNs,proto3" json:"leaderless_ns,omitempty"`
+	// Whoever answers serves inference without a leader (degraded mode).
+	Degraded      bool `protobuf:"varint,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1114,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1127,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ClusterStatusResponse) GetCluster() *logpb.Cluster {
@@ -1071,6 +1193,27 @@ func (x *ClusterStatusResponse) GetMembers() []*Member {
 	return nil
 }
 
+func (x *ClusterStatusResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+func (x *ClusterStatusResponse) GetLeaderlessNs() int64 {
+	if x != nil {
+		return x.LeaderlessNs
+	}
+	return 0
+}
+
+func (x *ClusterStatusResponse) GetDegraded() bool {
+	if x != nil {
+		return x.Degraded
+	}
+	return false
+}
+
 // Member is someone in the gossip.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1084,7 +1227,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1239,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1252,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetName() string {
@@ -1148,7 +1291,7 @@ type StartupRequest struct {
 
 func (x *StartupRequest) Reset() {
 	*x = StartupRequest{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1303,7 @@ func (x *StartupRequest) String() string {
 func (*StartupRequest) ProtoMessage() {}
 
 func (x *StartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1316,7 @@ func (x *StartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupRequest.ProtoReflect.Descriptor instead.
 func (*StartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 type ModelProgress struct {
@@ -1192,7 +1335,7 @@ type ModelProgress struct {
 
 func (x *ModelProgress) Reset() {
 	*x = ModelProgress{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1347,7 @@ func (x *ModelProgress) String() string {
 func (*ModelProgress) ProtoMessage() {}
 
 func (x *ModelProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1360,7 @@ func (x *ModelProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelProgress.ProtoReflect.Descriptor instead.
 func (*ModelProgress) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ModelProgress) GetName() string {
@@ -1291,7 +1434,7 @@ type StartupStatus struct {
 
 func (x *StartupStatus) Reset() {
 	*x = StartupStatus{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1446,7 @@ func (x *StartupStatus) String() string {
 func (*StartupStatus) ProtoMessage() {}
 
 func (x *StartupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1459,7 @@ func (x *StartupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupStatus.ProtoReflect.Descriptor instead.
 func (*StartupStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StartupStatus) GetPhase() logpb.Phase {
@@ -1354,11 +1497,415 @@ func (x *StartupStatus) GetWorkers() uint32 {
 	return 0
 }
 
+type JoinReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the replica's peer listener is.
+	PeerAddress   string `protobuf:"bytes,1,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinReplicaRequest) Reset() {
+	*x = JoinReplicaRequest{}
+	mi := &file_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinReplicaRequest) ProtoMessage() {}
+
+func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinReplicaRequest.ProtoReflect.Descriptor instead.
+func (*JoinReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *JoinReplicaRequest) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
+type JoinReplicaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinReplicaResponse) Reset() {
+	*x = JoinReplicaResponse{}
+	mi := &file_control_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinReplicaResponse) ProtoMessage() {}
+
+func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinReplicaResponse.ProtoReflect.Descriptor instead.
+func (*JoinReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *JoinReplicaResponse) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+type RemoveReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A name, or a replica id.
+	Replica       string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveReplicaRequest) Reset() {
+	*x = RemoveReplicaRequest{}
+	mi := &file_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveReplicaRequest) ProtoMessage() {}
+
+func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
+func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveReplicaRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+type RemoveReplicaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveReplicaResponse) Reset() {
+	*x = RemoveReplicaResponse{}
+	mi := &file_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveReplicaResponse) ProtoMessage() {}
+
+func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
+func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveReplicaResponse) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+type TransferLeadershipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A name, or a replica id; empty: whoever is best prepared.
+	Replica       string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TransferLeadershipRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+type TransferLeadershipResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the new leader.
+	Leader        string `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransferLeadershipResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+type SaveSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stale         bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotRequest) Reset() {
+	*x = SaveSnapshotRequest{}
+	mi := &file_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotRequest) ProtoMessage() {}
+
+func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SaveSnapshotRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+type SnapshotChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChunk) Reset() {
+	*x = SnapshotChunk{}
+	mi := &file_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChunk) ProtoMessage() {}
+
+func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
+func (*SnapshotChunk) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SnapshotChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type RestoreSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotResponse) Reset() {
+	*x = RestoreSnapshotResponse{}
+	mi := &file_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RestoreSnapshotResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_control_proto protoreflect.FileDescriptor
 
 const file_control_proto_rawDesc = "" +
 	"\n" +
-	"\rcontrol.proto\x12\x11orrery.control.v1\x1a\tlog.proto\"a\n" +
+	"\rcontrol.proto\x12\x11orrery.control.v1\x1a\tlog.proto\"N\n" +
+	"\tFreshness\x12\x14\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\x12\x15\n" +
+	"\x06age_ns\x18\x02 \x01(\x03R\x05ageNs\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"a\n" +
 	"\x10LoadModelRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
@@ -1382,12 +1929,14 @@ const file_control_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\"2\n" +
 	"\x13UnloadModelResponse\x12\x1b\n" +
-	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"A\n" +
+	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"W\n" +
 	"\x11ListModelsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"L\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\"\x88\x01\n" +
 	"\x12ListModelsResponse\x126\n" +
-	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\"\xcd\x02\n" +
+	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\x12:\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xcd\x02\n" +
 	"\n" +
 	"WorkerLive\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -1406,10 +1955,12 @@ const file_control_proto_rawDesc = "" +
 	"WorkerInfo\x12-\n" +
 	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\x121\n" +
 	"\x04live\x18\x02 \x01(\v2\x1d.orrery.control.v1.WorkerLiveR\x04live\x12\x16\n" +
-	"\x06models\x18\x03 \x03(\tR\x06models\"\x14\n" +
-	"\x12ListWorkersRequest\"N\n" +
+	"\x06models\x18\x03 \x03(\tR\x06models\"*\n" +
+	"\x12ListWorkersRequest\x12\x14\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\x8a\x01\n" +
 	"\x13ListWorkersResponse\x127\n" +
-	"\aworkers\x18\x01 \x03(\v2\x1d.orrery.control.v1.WorkerInfoR\aworkers\"\xca\x01\n" +
+	"\aworkers\x18\x01 \x03(\v2\x1d.orrery.control.v1.WorkerInfoR\aworkers\x12:\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xf1\x01\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1418,14 +1969,16 @@ const file_control_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x1c\n" +
 	"\treachable\x18\x06 \x01(\bR\treachable\x12\x16\n" +
 	"\x06digest\x18\a \x01(\tR\x06digest\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"h\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12%\n" +
+	"\x0eschema_version\x18\t \x01(\rR\rschemaVersion\"h\n" +
 	"\x12SetSettingsRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x123\n" +
 	"\bsettings\x18\x02 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"J\n" +
 	"\x13SetSettingsResponse\x123\n" +
-	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xe1\x02\n" +
+	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\",\n" +
+	"\x14ClusterStatusRequest\x12\x14\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xde\x03\n" +
 	"\x15ClusterStatusResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.orrery.log.v1.ClusterR\acluster\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1435,7 +1988,11 @@ const file_control_proto_rawDesc = "" +
 	"\rapplied_index\x18\x06 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fdigest_index\x18\a \x01(\x04R\vdigestIndex\x126\n" +
 	"\breplicas\x18\b \x03(\v2\x1a.orrery.control.v1.ReplicaR\breplicas\x123\n" +
-	"\amembers\x18\t \x03(\v2\x19.orrery.control.v1.MemberR\amembers\"l\n" +
+	"\amembers\x18\t \x03(\v2\x19.orrery.control.v1.MemberR\amembers\x12:\n" +
+	"\tfreshness\x18\n" +
+	" \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\x12#\n" +
+	"\rleaderless_ns\x18\v \x01(\x03R\fleaderlessNs\x12\x1a\n" +
+	"\bdegraded\x18\f \x01(\bR\bdegraded\"l\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12 \n" +
@@ -1457,7 +2014,27 @@ const file_control_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x128\n" +
 	"\x06models\x18\x04 \x03(\v2 .orrery.control.v1.ModelProgressR\x06models\x12\x18\n" +
-	"\aworkers\x18\x05 \x01(\rR\aworkers2\xf1\x05\n" +
+	"\aworkers\x18\x05 \x01(\rR\aworkers\"7\n" +
+	"\x12JoinReplicaRequest\x12!\n" +
+	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\"4\n" +
+	"\x13JoinReplicaResponse\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\"0\n" +
+	"\x14RemoveReplicaRequest\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\"6\n" +
+	"\x15RemoveReplicaResponse\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\"5\n" +
+	"\x19TransferLeadershipRequest\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\"4\n" +
+	"\x1aTransferLeadershipResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
+	"\x13SaveSnapshotRequest\x12\x14\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"#\n" +
+	"\rSnapshotChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"/\n" +
+	"\x17RestoreSnapshotResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch2\xef\t\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
@@ -1467,7 +2044,12 @@ const file_control_proto_rawDesc = "" +
 	"\vSetSettings\x12%.orrery.control.v1.SetSettingsRequest\x1a&.orrery.control.v1.SetSettingsResponse\"\x00\x12d\n" +
 	"\rClusterStatus\x12'.orrery.control.v1.ClusterStatusRequest\x1a(.orrery.control.v1.ClusterStatusResponse\"\x00\x12P\n" +
 	"\aStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x00\x12W\n" +
-	"\fWatchStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x000\x01B2Z0github.com/orrery-project/orrery/proto/controlpbb\x06proto3"
+	"\fWatchStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x000\x01\x12^\n" +
+	"\vJoinReplica\x12%.orrery.control.v1.JoinReplicaRequest\x1a&.orrery.control.v1.JoinReplicaResponse\"\x00\x12d\n" +
+	"\rRemoveReplica\x12'.orrery.control.v1.RemoveReplicaRequest\x1a(.orrery.control.v1.RemoveReplicaResponse\"\x00\x12s\n" +
+	"\x12TransferLeadership\x12,.orrery.control.v1.TransferLeadershipRequest\x1a-.orrery.control.v1.TransferLeadershipResponse\"\x00\x12\\\n" +
+	"\fSaveSnapshot\x12&.orrery.control.v1.SaveSnapshotRequest\x1a .orrery.control.v1.SnapshotChunk\"\x000\x01\x12c\n" +
+	"\x0fRestoreSnapshot\x12 .orrery.control.v1.SnapshotChunk\x1a*.orrery.control.v1.RestoreSnapshotResponse\"\x00(\x01B2Z0github.com/orrery-project/orrery/proto/controlpbb\x06proto3"
 
 var (
 	file_control_proto_rawDescOnce sync.Once
@@ -1481,77 +2063,100 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_control_proto_goTypes = []any{
-	(*LoadModelRequest)(nil),      // 0: orrery.control.v1.LoadModelRequest
-	(*Copy)(nil),                  // 1: orrery.control.v1.Copy
-	(*ModelStatus)(nil),           // 2: orrery.control.v1.ModelStatus
-	(*LoadModelResponse)(nil),     // 3: orrery.control.v1.LoadModelResponse
-	(*UnloadModelRequest)(nil),    // 4: orrery.control.v1.UnloadModelRequest
-	(*UnloadModelResponse)(nil),   // 5: orrery.control.v1.UnloadModelResponse
-	(*ListModelsRequest)(nil),     // 6: orrery.control.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),    // 7: orrery.control.v1.ListModelsResponse
-	(*WorkerLive)(nil),            // 8: orrery.control.v1.WorkerLive
-	(*WorkerInfo)(nil),            // 9: orrery.control.v1.WorkerInfo
-	(*ListWorkersRequest)(nil),    // 10: orrery.control.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 11: orrery.control.v1.ListWorkersResponse
-	(*Replica)(nil),               // 12: orrery.control.v1.Replica
-	(*SetSettingsRequest)(nil),    // 13: orrery.control.v1.SetSettingsRequest
-	(*SetSettingsResponse)(nil),   // 14: orrery.control.v1.SetSettingsResponse
-	(*ClusterStatusRequest)(nil),  // 15: orrery.control.v1.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil), // 16: orrery.control.v1.ClusterStatusResponse
-	(*Member)(nil),                // 17: orrery.control.v1.Member
-	(*StartupRequest)(nil),        // 18: orrery.control.v1.StartupRequest
-	(*ModelProgress)(nil),         // 19: orrery.control.v1.ModelProgress
-	(*StartupStatus)(nil),         // 20: orrery.control.v1.StartupStatus
-	(*logpb.LoadModel)(nil),       // 21: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),      // 22: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),           // 23: orrery.log.v1.Model
-	(*logpb.Profile)(nil),         // 24: orrery.log.v1.Profile
-	(*logpb.Worker)(nil),          // 25: orrery.log.v1.Worker
-	(*logpb.Settings)(nil),        // 26: orrery.log.v1.Settings
-	(*logpb.Cluster)(nil),         // 27: orrery.log.v1.Cluster
-	(logpb.Phase)(0),              // 28: orrery.log.v1.Phase
+	(*Freshness)(nil),                  // 0: orrery.control.v1.Freshness
+	(*LoadModelRequest)(nil),           // 1: orrery.control.v1.LoadModelRequest
+	(*Copy)(nil),                       // 2: orrery.control.v1.Copy
+	(*ModelStatus)(nil),                // 3: orrery.control.v1.ModelStatus
+	(*LoadModelResponse)(nil),          // 4: orrery.control.v1.LoadModelResponse
+	(*UnloadModelRequest)(nil),         // 5: orrery.control.v1.UnloadModelRequest
+	(*UnloadModelResponse)(nil),        // 6: orrery.control.v1.UnloadModelResponse
+	(*ListModelsRequest)(nil),          // 7: orrery.control.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 8: orrery.control.v1.ListModelsResponse
+	(*WorkerLive)(nil),                 // 9: orrery.control.v1.WorkerLive
+	(*WorkerInfo)(nil),                 // 10: orrery.control.v1.WorkerInfo
+	(*ListWorkersRequest)(nil),         // 11: orrery.control.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),        // 12: orrery.control.v1.ListWorkersResponse
+	(*Replica)(nil),                    // 13: orrery.control.v1.Replica
+	(*SetSettingsRequest)(nil),         // 14: orrery.control.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),        // 15: orrery.control.v1.SetSettingsResponse
+	(*ClusterStatusRequest)(nil),       // 16: orrery.control.v1.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),      // 17: orrery.control.v1.ClusterStatusResponse
+	(*Member)(nil),                     // 18: orrery.control.v1.Member
+	(*StartupRequest)(nil),             // 19: orrery.control.v1.StartupRequest
+	(*ModelProgress)(nil),              // 20: orrery.control.v1.ModelProgress
+	(*StartupStatus)(nil),              // 21: orrery.control.v1.StartupStatus
+	(*JoinReplicaRequest)(nil),         // 22: orrery.control.v1.JoinReplicaRequest
+	(*JoinReplicaResponse)(nil),        // 23: orrery.control.v1.JoinReplicaResponse
+	(*RemoveReplicaRequest)(nil),       // 24: orrery.control.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil),      // 25: orrery.control.v1.RemoveReplicaResponse
+	(*TransferLeadershipRequest)(nil),  // 26: orrery.control.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 27: orrery.control.v1.TransferLeadershipResponse
+	(*SaveSnapshotRequest)(nil),        // 28: orrery.control.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),              // 29: orrery.control.v1.SnapshotChunk
+	(*RestoreSnapshotResponse)(nil),    // 30: orrery.control.v1.RestoreSnapshotResponse
+	(*logpb.LoadModel)(nil),            // 31: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),           // 32: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),                // 33: orrery.log.v1.Model
+	(*logpb.Profile)(nil),              // 34: orrery.log.v1.Profile
+	(*logpb.Worker)(nil),               // 35: orrery.log.v1.Worker
+	(*logpb.Settings)(nil),             // 36: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),              // 37: orrery.log.v1.Cluster
+	(logpb.Phase)(0),                   // 38: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	21, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	22, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	23, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
-	1,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	24, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
-	2,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
-	2,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
-	25, // 7: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
-	8,  // 8: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
-	9,  // 9: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
-	26, // 10: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
-	26, // 11: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
-	27, // 12: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
-	12, // 13: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
-	17, // 14: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
-	28, // 15: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
-	19, // 16: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	0,  // 17: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
-	4,  // 18: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
-	6,  // 19: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
-	10, // 20: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
-	13, // 21: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
-	15, // 22: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	18, // 23: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	18, // 24: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	3,  // 25: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	5,  // 26: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	7,  // 27: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	11, // 28: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	14, // 29: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
-	16, // 30: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	20, // 31: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	20, // 32: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	25, // [25:33] is the sub-list for method output_type
-	17, // [17:25] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	31, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	32, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	33, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	2,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
+	34, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	3,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
+	3,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
+	0,  // 7: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
+	35, // 8: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	9,  // 9: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
+	10, // 10: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
+	0,  // 11: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
+	36, // 12: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	36, // 13: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	37, // 14: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	13, // 15: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
+	18, // 16: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
+	0,  // 17: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
+	38, // 18: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	20, // 19: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
+	1,  // 20: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
+	5,  // 21: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
+	7,  // 22: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
+	11, // 23: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
+	14, // 24: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	16, // 25: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	19, // 26: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	19, // 27: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	22, // 28: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
+	24, // 29: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
+	26, // 30: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
+	28, // 31: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
+	29, // 32: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
+	4,  // 33: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	6,  // 34: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	8,  // 35: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	12, // 36: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	15, // 37: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	17, // 38: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	21, // 39: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	21, // 40: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	23, // 41: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
+	25, // 42: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
+	27, // 43: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
+	29, // 44: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
+	30, // 45: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
+	33, // [33:46] is the sub-list for method output_type
+	20, // [20:33] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -1565,7 +2170,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

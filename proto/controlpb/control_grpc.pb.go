@@ -21,14 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_LoadModel_FullMethodName     = "/orrery.control.v1.Control/LoadModel"
-	Control_UnloadModel_FullMethodName   = "/orrery.control.v1.Control/UnloadModel"
-	Control_ListModels_FullMethodName    = "/orrery.control.v1.Control/ListModels"
-	Control_ListWorkers_FullMethodName   = "/orrery.control.v1.Control/ListWorkers"
-	Control_SetSettings_FullMethodName   = "/orrery.control.v1.Control/SetSettings"
-	Control_ClusterStatus_FullMethodName = "/orrery.control.v1.Control/ClusterStatus"
-	Control_Startup_FullMethodName       = "/orrery.control.v1.Control/Startup"
-	Control_WatchStartup_FullMethodName  = "/orrery.control.v1.Control/WatchStartup"
+	Control_LoadModel_FullMethodName          = "/orrery.control.v1.Control/LoadModel"
+	Control_UnloadModel_FullMethodName        = "/orrery.control.v1.Control/UnloadModel"
+	Control_ListModels_FullMethodName         = "/orrery.control.v1.Control/ListModels"
+	Control_ListWorkers_FullMethodName        = "/orrery.control.v1.Control/ListWorkers"
+	Control_SetSettings_FullMethodName        = "/orrery.control.v1.Control/SetSettings"
+	Control_ClusterStatus_FullMethodName      = "/orrery.control.v1.Control/ClusterStatus"
+	Control_Startup_FullMethodName            = "/orrery.control.v1.Control/Startup"
+	Control_WatchStartup_FullMethodName       = "/orrery.control.v1.Control/WatchStartup"
+	Control_JoinReplica_FullMethodName        = "/orrery.control.v1.Control/JoinReplica"
+	Control_RemoveReplica_FullMethodName      = "/orrery.control.v1.Control/RemoveReplica"
+	Control_TransferLeadership_FullMethodName = "/orrery.control.v1.Control/TransferLeadership"
+	Control_SaveSnapshot_FullMethodName       = "/orrery.control.v1.Control/SaveSnapshot"
+	Control_RestoreSnapshot_FullMethodName    = "/orrery.control.v1.Control/RestoreSnapshot"
 )
 
 // ControlClient is the client API for Control service.
@@ -50,6 +55,18 @@ type ControlClient interface {
 	Startup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
 	WatchStartup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StartupStatus], error)
+	// JoinReplica takes a running replica into the cluster, and answers when it
+	// has a vote.
+	JoinReplica(ctx context.Context, in *JoinReplicaRequest, opts ...grpc.CallOption) (*JoinReplicaResponse, error)
+	// RemoveReplica takes a replica out of the cluster.
+	RemoveReplica(ctx context.Context, in *RemoveReplicaRequest, opts ...grpc.CallOption) (*RemoveReplicaResponse, error)
+	// TransferLeadership answers when another replica leads.
+	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// SaveSnapshot sends the whole replicated state, as it is now.
+	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotChunk], error)
+	// RestoreSnapshot replaces the whole replicated state, which starts a new
+	// epoch. The first chunk opens the request.
+	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, RestoreSnapshotResponse], error)
 }
 
 type controlClient struct {
@@ -149,6 +166,68 @@ func (c *controlClient) WatchStartup(ctx context.Context, in *StartupRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchStartupClient = grpc.ServerStreamingClient[StartupStatus]
 
+func (c *controlClient) JoinReplica(ctx context.Context, in *JoinReplicaRequest, opts ...grpc.CallOption) (*JoinReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JoinReplicaResponse)
+	err := c.cc.Invoke(ctx, Control_JoinReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RemoveReplica(ctx context.Context, in *RemoveReplicaRequest, opts ...grpc.CallOption) (*RemoveReplicaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveReplicaResponse)
+	err := c.cc.Invoke(ctx, Control_RemoveReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLeadershipResponse)
+	err := c.cc.Invoke(ctx, Control_TransferLeadership_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_SaveSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SaveSnapshotRequest, SnapshotChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_SaveSnapshotClient = grpc.ServerStreamingClient[SnapshotChunk]
+
+func (c *controlClient) RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, RestoreSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_RestoreSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SnapshotChunk, RestoreSnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RestoreSnapshotClient = grpc.ClientStreamingClient[SnapshotChunk, RestoreSnapshotResponse]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -168,6 +247,18 @@ type ControlServer interface {
 	Startup(context.Context, *StartupRequest) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
 	WatchStartup(*StartupRequest, grpc.ServerStreamingServer[StartupStatus]) error
+	// JoinReplica takes a running replica into the cluster, and answers when it
+	// has a vote.
+	JoinReplica(context.Context, *JoinReplicaRequest) (*JoinReplicaResponse, error)
+	// RemoveReplica takes a replica out of the cluster.
+	RemoveReplica(context.Context, *RemoveReplicaRequest) (*RemoveReplicaResponse, error)
+	// TransferLeadership answers when another replica leads.
+	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// SaveSnapshot sends the whole replicated state, as it is now.
+	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SnapshotChunk]) error
+	// RestoreSnapshot replaces the whole replicated state, which starts a new
+	// epoch. The first chunk opens the request.
+	RestoreSnapshot(grpc.ClientStreamingServer[SnapshotChunk, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -201,6 +292,21 @@ func (UnimplementedControlServer) Startup(context.Context, *StartupRequest) (*St
 }
 func (UnimplementedControlServer) WatchStartup(*StartupRequest, grpc.ServerStreamingServer[StartupStatus]) error {
 	return status.Error(codes.Unimplemented, "method WatchStartup not implemented")
+}
+func (UnimplementedControlServer) JoinReplica(context.Context, *JoinReplicaRequest) (*JoinReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method JoinReplica not implemented")
+}
+func (UnimplementedControlServer) RemoveReplica(context.Context, *RemoveReplicaRequest) (*RemoveReplicaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveReplica not implemented")
+}
+func (UnimplementedControlServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedControlServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SnapshotChunk]) error {
+	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
+}
+func (UnimplementedControlServer) RestoreSnapshot(grpc.ClientStreamingServer[SnapshotChunk, RestoreSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method RestoreSnapshot not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -360,6 +466,78 @@ func _Control_WatchStartup_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchStartupServer = grpc.ServerStreamingServer[StartupStatus]
 
+func _Control_JoinReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).JoinReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_JoinReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).JoinReplica(ctx, req.(*JoinReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RemoveReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RemoveReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RemoveReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RemoveReplica(ctx, req.(*RemoveReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLeadershipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).TransferLeadership(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_TransferLeadership_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).TransferLeadership(ctx, req.(*TransferLeadershipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_SaveSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SaveSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).SaveSnapshot(m, &grpc.GenericServerStream[SaveSnapshotRequest, SnapshotChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_SaveSnapshotServer = grpc.ServerStreamingServer[SnapshotChunk]
+
+func _Control_RestoreSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ControlServer).RestoreSnapshot(&grpc.GenericServerStream[SnapshotChunk, RestoreSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RestoreSnapshotServer = grpc.ClientStreamingServer[SnapshotChunk, RestoreSnapshotResponse]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -395,12 +573,34 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Startup",
 			Handler:    _Control_Startup_Handler,
 		},
+		{
+			MethodName: "JoinReplica",
+			Handler:    _Control_JoinReplica_Handler,
+		},
+		{
+			MethodName: "RemoveReplica",
+			Handler:    _Control_RemoveReplica_Handler,
+		},
+		{
+			MethodName: "TransferLeadership",
+			Handler:    _Control_TransferLeadership_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchStartup",
 			Handler:       _Control_WatchStartup_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "SaveSnapshot",
+			Handler:       _Control_SaveSnapshot_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RestoreSnapshot",
+			Handler:       _Control_RestoreSnapshot_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "control.proto",

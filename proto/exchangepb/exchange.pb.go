@@ -186,7 +186,9 @@ type Header struct {
 	WaitedNs int64 `protobuf:"varint,9,opt,name=waited_ns,json=waitedNs,proto3" json:"waited_ns,omitempty"`
 	// Nobody asked for a deadline: it runs with what capacity is left, and the
 	// time left only bounds how long the entry waits.
-	BestEffort    bool `protobuf:"varint,10,opt,name=best_effort,json=bestEffort,proto3" json:"best_effort,omitempty"`
+	BestEffort bool `protobuf:"varint,10,opt,name=best_effort,json=bestEffort,proto3" json:"best_effort,omitempty"`
+	// Only from a controller to a worker, without a leader between them.
+	Leaderless    *Leaderless `protobuf:"bytes,11,opt,name=leaderless,proto3" json:"leaderless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +293,76 @@ func (x *Header) GetBestEffort() bool {
 	return false
 }
 
+func (x *Header) GetLeaderless() *Leaderless {
+	if x != nil {
+		return x.Leaderless
+	}
+	return nil
+}
+
+// Leaderless says over which state a controller without a leader sends a
+// request to a worker.
+type Leaderless struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Epoch     uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The incarnation that the state knows of this worker.
+	Incarnation   string `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaderless) Reset() {
+	*x = Leaderless{}
+	mi := &file_exchange_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaderless) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaderless) ProtoMessage() {}
+
+func (x *Leaderless) ProtoReflect() protoreflect.Message {
+	mi := &file_exchange_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaderless.ProtoReflect.Descriptor instead.
+func (*Leaderless) Descriptor() ([]byte, []int) {
+	return file_exchange_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Leaderless) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Leaderless) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Leaderless) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
 // Stage is one step of a request's life.
 type Stage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -302,7 +374,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_exchange_proto_msgTypes[2]
+	mi := &file_exchange_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +386,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[2]
+	mi := &file_exchange_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +399,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{2}
+	return file_exchange_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Stage) GetName() string {
@@ -354,17 +426,19 @@ type Answer struct {
 	Message   string    `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Execution Execution `protobuf:"varint,4,opt,name=execution,proto3,enum=orrery.exchange.v1.Execution" json:"execution,omitempty"`
 	// Above 0: a retry makes sense after this.
-	RetryAfterNs  int64    `protobuf:"varint,5,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
-	Stages        []*Stage `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
-	Worker        string   `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
-	Emulated      bool     `protobuf:"varint,8,opt,name=emulated,proto3" json:"emulated,omitempty"`
+	RetryAfterNs int64    `protobuf:"varint,5,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
+	Stages       []*Stage `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
+	Worker       string   `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
+	Emulated     bool     `protobuf:"varint,8,opt,name=emulated,proto3" json:"emulated,omitempty"`
+	// There was no leader: a controller sent the request to the worker itself.
+	Degraded      bool `protobuf:"varint,9,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_exchange_proto_msgTypes[3]
+	mi := &file_exchange_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +450,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[3]
+	mi := &file_exchange_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +463,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{3}
+	return file_exchange_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Answer) GetCode() uint32 {
@@ -448,6 +522,13 @@ func (x *Answer) GetEmulated() bool {
 	return false
 }
 
+func (x *Answer) GetDegraded() bool {
+	if x != nil {
+		return x.Degraded
+	}
+	return false
+}
+
 type DataFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whatever had gathered when the writer was free.
@@ -460,7 +541,7 @@ type DataFrame struct {
 
 func (x *DataFrame) Reset() {
 	*x = DataFrame{}
-	mi := &file_exchange_proto_msgTypes[4]
+	mi := &file_exchange_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +553,7 @@ func (x *DataFrame) String() string {
 func (*DataFrame) ProtoMessage() {}
 
 func (x *DataFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[4]
+	mi := &file_exchange_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +566,7 @@ func (x *DataFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataFrame.ProtoReflect.Descriptor instead.
 func (*DataFrame) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{4}
+	return file_exchange_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DataFrame) GetEnvelopes() []*Envelope {
@@ -514,7 +595,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_exchange_proto_msgTypes[5]
+	mi := &file_exchange_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +607,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[5]
+	mi := &file_exchange_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +620,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{5}
+	return file_exchange_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Hello) GetLinkId() string {
@@ -569,7 +650,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_exchange_proto_msgTypes[6]
+	mi := &file_exchange_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +662,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[6]
+	mi := &file_exchange_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +675,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{6}
+	return file_exchange_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Credit) GetRequests() uint32 {
@@ -621,7 +702,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_exchange_proto_msgTypes[7]
+	mi := &file_exchange_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +714,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[7]
+	mi := &file_exchange_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +727,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{7}
+	return file_exchange_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Cancel) GetRequestId() string {
@@ -678,7 +759,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_exchange_proto_msgTypes[8]
+	mi := &file_exchange_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +771,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_exchange_proto_msgTypes[8]
+	mi := &file_exchange_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +784,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_exchange_proto_rawDescGZIP(), []int{8}
+	return file_exchange_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ControlFrame) GetHello() *Hello {
@@ -754,7 +835,7 @@ const file_exchange_proto_rawDesc = "" +
 	"timeLeftNs\x122\n" +
 	"\x06header\x18\x04 \x01(\v2\x1a.orrery.exchange.v1.HeaderR\x06header\x12\x18\n" +
 	"\apayload\x18\x05 \x01(\fR\apayload\x122\n" +
-	"\x06answer\x18\x06 \x01(\v2\x1a.orrery.exchange.v1.AnswerR\x06answer\"\xa6\x02\n" +
+	"\x06answer\x18\x06 \x01(\v2\x1a.orrery.exchange.v1.AnswerR\x06answer\"\xe6\x02\n" +
 	"\x06Header\x12\x1d\n" +
 	"\n" +
 	"model_name\x18\x01 \x01(\tR\tmodelName\x12#\n" +
@@ -769,11 +850,20 @@ const file_exchange_proto_rawDesc = "" +
 	"\twaited_ns\x18\t \x01(\x03R\bwaitedNs\x12\x1f\n" +
 	"\vbest_effort\x18\n" +
 	" \x01(\bR\n" +
-	"bestEffort\"<\n" +
+	"bestEffort\x12>\n" +
+	"\n" +
+	"leaderless\x18\v \x01(\v2\x1e.orrery.exchange.v1.LeaderlessR\n" +
+	"leaderless\"c\n" +
+	"\n" +
+	"Leaderless\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\tR\vincarnation\"<\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vduration_ns\x18\x02 \x01(\x03R\n" +
-	"durationNs\"\x98\x02\n" +
+	"durationNs\"\xb4\x02\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -782,7 +872,8 @@ const file_exchange_proto_rawDesc = "" +
 	"\x0eretry_after_ns\x18\x05 \x01(\x03R\fretryAfterNs\x121\n" +
 	"\x06stages\x18\x06 \x03(\v2\x19.orrery.exchange.v1.StageR\x06stages\x12\x16\n" +
 	"\x06worker\x18\a \x01(\tR\x06worker\x12\x1a\n" +
-	"\bemulated\x18\b \x01(\bR\bemulated\"x\n" +
+	"\bemulated\x18\b \x01(\bR\bemulated\x12\x1a\n" +
+	"\bdegraded\x18\t \x01(\bR\bdegraded\"x\n" +
 	"\tDataFrame\x12:\n" +
 	"\tenvelopes\x18\x01 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\x12/\n" +
 	"\x05hello\x18\x02 \x01(\v2\x19.orrery.exchange.v1.HelloR\x05hello\"4\n" +
@@ -823,38 +914,40 @@ func file_exchange_proto_rawDescGZIP() []byte {
 }
 
 var file_exchange_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_exchange_proto_goTypes = []any{
 	(Execution)(0),       // 0: orrery.exchange.v1.Execution
 	(*Envelope)(nil),     // 1: orrery.exchange.v1.Envelope
 	(*Header)(nil),       // 2: orrery.exchange.v1.Header
-	(*Stage)(nil),        // 3: orrery.exchange.v1.Stage
-	(*Answer)(nil),       // 4: orrery.exchange.v1.Answer
-	(*DataFrame)(nil),    // 5: orrery.exchange.v1.DataFrame
-	(*Hello)(nil),        // 6: orrery.exchange.v1.Hello
-	(*Credit)(nil),       // 7: orrery.exchange.v1.Credit
-	(*Cancel)(nil),       // 8: orrery.exchange.v1.Cancel
-	(*ControlFrame)(nil), // 9: orrery.exchange.v1.ControlFrame
+	(*Leaderless)(nil),   // 3: orrery.exchange.v1.Leaderless
+	(*Stage)(nil),        // 4: orrery.exchange.v1.Stage
+	(*Answer)(nil),       // 5: orrery.exchange.v1.Answer
+	(*DataFrame)(nil),    // 6: orrery.exchange.v1.DataFrame
+	(*Hello)(nil),        // 7: orrery.exchange.v1.Hello
+	(*Credit)(nil),       // 8: orrery.exchange.v1.Credit
+	(*Cancel)(nil),       // 9: orrery.exchange.v1.Cancel
+	(*ControlFrame)(nil), // 10: orrery.exchange.v1.ControlFrame
 }
 var file_exchange_proto_depIdxs = []int32{
 	2,  // 0: orrery.exchange.v1.Envelope.header:type_name -> orrery.exchange.v1.Header
-	4,  // 1: orrery.exchange.v1.Envelope.answer:type_name -> orrery.exchange.v1.Answer
-	0,  // 2: orrery.exchange.v1.Answer.execution:type_name -> orrery.exchange.v1.Execution
-	3,  // 3: orrery.exchange.v1.Answer.stages:type_name -> orrery.exchange.v1.Stage
-	1,  // 4: orrery.exchange.v1.DataFrame.envelopes:type_name -> orrery.exchange.v1.Envelope
-	6,  // 5: orrery.exchange.v1.DataFrame.hello:type_name -> orrery.exchange.v1.Hello
-	6,  // 6: orrery.exchange.v1.ControlFrame.hello:type_name -> orrery.exchange.v1.Hello
-	7,  // 7: orrery.exchange.v1.ControlFrame.credit:type_name -> orrery.exchange.v1.Credit
-	8,  // 8: orrery.exchange.v1.ControlFrame.cancels:type_name -> orrery.exchange.v1.Cancel
-	9,  // 9: orrery.exchange.v1.Exchange.Control:input_type -> orrery.exchange.v1.ControlFrame
-	5,  // 10: orrery.exchange.v1.Exchange.Data:input_type -> orrery.exchange.v1.DataFrame
-	9,  // 11: orrery.exchange.v1.Exchange.Control:output_type -> orrery.exchange.v1.ControlFrame
-	5,  // 12: orrery.exchange.v1.Exchange.Data:output_type -> orrery.exchange.v1.DataFrame
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	5,  // 1: orrery.exchange.v1.Envelope.answer:type_name -> orrery.exchange.v1.Answer
+	3,  // 2: orrery.exchange.v1.Header.leaderless:type_name -> orrery.exchange.v1.Leaderless
+	0,  // 3: orrery.exchange.v1.Answer.execution:type_name -> orrery.exchange.v1.Execution
+	4,  // 4: orrery.exchange.v1.Answer.stages:type_name -> orrery.exchange.v1.Stage
+	1,  // 5: orrery.exchange.v1.DataFrame.envelopes:type_name -> orrery.exchange.v1.Envelope
+	7,  // 6: orrery.exchange.v1.DataFrame.hello:type_name -> orrery.exchange.v1.Hello
+	7,  // 7: orrery.exchange.v1.ControlFrame.hello:type_name -> orrery.exchange.v1.Hello
+	8,  // 8: orrery.exchange.v1.ControlFrame.credit:type_name -> orrery.exchange.v1.Credit
+	9,  // 9: orrery.exchange.v1.ControlFrame.cancels:type_name -> orrery.exchange.v1.Cancel
+	10, // 10: orrery.exchange.v1.Exchange.Control:input_type -> orrery.exchange.v1.ControlFrame
+	6,  // 11: orrery.exchange.v1.Exchange.Data:input_type -> orrery.exchange.v1.DataFrame
+	10, // 12: orrery.exchange.v1.Exchange.Control:output_type -> orrery.exchange.v1.ControlFrame
+	6,  // 13: orrery.exchange.v1.Exchange.Data:output_type -> orrery.exchange.v1.DataFrame
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_exchange_proto_init() }
@@ -868,7 +961,7 @@ func file_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_exchange_proto_rawDesc), len(file_exchange_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1517,6 +1517,8 @@ type Command struct {
 	//	*Command_SetSettings
 	//	*Command_TakeDigest
 	//	*Command_RaiseEpoch
+	//	*Command_RaiseVersion
+	//	*Command_CheckDigest
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1695,6 +1697,24 @@ func (x *Command) GetRaiseEpoch() *RaiseEpoch {
 	return nil
 }
 
+func (x *Command) GetRaiseVersion() *RaiseVersion {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RaiseVersion); ok {
+			return x.RaiseVersion
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCheckDigest() *CheckDigest {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CheckDigest); ok {
+			return x.CheckDigest
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1747,6 +1767,15 @@ type Command_RaiseEpoch struct {
 	RaiseEpoch *RaiseEpoch `protobuf:"bytes,21,opt,name=raise_epoch,json=raiseEpoch,proto3,oneof"`
 }
 
+type Command_RaiseVersion struct {
+	RaiseVersion *RaiseVersion `protobuf:"bytes,22,opt,name=raise_version,json=raiseVersion,proto3,oneof"`
+}
+
+type Command_CheckDigest struct {
+	// Needs cluster version 2.
+	CheckDigest *CheckDigest `protobuf:"bytes,23,opt,name=check_digest,json=checkDigest,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_RegisterWorker) isCommand_Body() {}
@@ -1770,6 +1799,10 @@ func (*Command_SetSettings) isCommand_Body() {}
 func (*Command_TakeDigest) isCommand_Body() {}
 
 func (*Command_RaiseEpoch) isCommand_Body() {}
+
+func (*Command_RaiseVersion) isCommand_Body() {}
+
+func (*Command_CheckDigest) isCommand_Body() {}
 
 // InitCluster names the cluster. Only the first one has an effect.
 type InitCluster struct {
@@ -2490,6 +2523,106 @@ func (x *RaiseEpoch) GetTo() uint64 {
 	return 0
 }
 
+// RaiseVersion lets commands of a newer schema be proposed. The leader proposes
+// it once every member can apply them; a version only rises.
+type RaiseVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            uint32                 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseVersion) Reset() {
+	*x = RaiseVersion{}
+	mi := &file_log_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseVersion) ProtoMessage() {}
+
+func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseVersion.ProtoReflect.Descriptor instead.
+func (*RaiseVersion) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RaiseVersion) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// CheckDigest tells every replica what the digest at an earlier TakeDigest is,
+// as a majority has computed it. A replica that came to another one stops.
+type CheckDigest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckDigest) Reset() {
+	*x = CheckDigest{}
+	mi := &file_log_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckDigest) ProtoMessage() {}
+
+func (x *CheckDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckDigest.ProtoReflect.Descriptor instead.
+func (*CheckDigest) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CheckDigest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CheckDigest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
 type Result struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason Reason                 `protobuf:"varint,1,opt,name=reason,proto3,enum=orrery.log.v1.Reason" json:"reason,omitempty"`
@@ -2507,7 +2640,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2652,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2665,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{28}
+	return file_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Result) GetReason() Reason {
@@ -2582,7 +2715,7 @@ type Remembered struct {
 
 func (x *Remembered) Reset() {
 	*x = Remembered{}
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2727,7 @@ func (x *Remembered) String() string {
 func (*Remembered) ProtoMessage() {}
 
 func (x *Remembered) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2740,7 @@ func (x *Remembered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remembered.ProtoReflect.Descriptor instead.
 func (*Remembered) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{29}
+	return file_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Remembered) GetRequestId() string {
@@ -2643,7 +2776,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2788,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2801,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{30}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2719,7 +2852,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +2864,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +2877,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{31}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *State) GetHeader() *SnapshotHeader {
@@ -2921,7 +3054,7 @@ const file_log_proto_rawDesc = "" +
 	"\x13weights_load_p50_ns\x18\x02 \x01(\x03R\x10weightsLoadP50Ns\x12-\n" +
 	"\x13weights_load_p99_ns\x18\x03 \x01(\x03R\x10weightsLoadP99Ns\x125\n" +
 	"\texecution\x18\x04 \x03(\v2\x17.orrery.log.v1.RowsTimeR\texecution\x12/\n" +
-	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\xb9\a\n" +
+	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\xbe\b\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -2943,7 +3076,9 @@ const file_log_proto_rawDesc = "" +
 	"\vtake_digest\x18\x14 \x01(\v2\x19.orrery.log.v1.TakeDigestH\x00R\n" +
 	"takeDigest\x12<\n" +
 	"\vraise_epoch\x18\x15 \x01(\v2\x19.orrery.log.v1.RaiseEpochH\x00R\n" +
-	"raiseEpochB\x06\n" +
+	"raiseEpoch\x12B\n" +
+	"\rraise_version\x18\x16 \x01(\v2\x1b.orrery.log.v1.RaiseVersionH\x00R\fraiseVersion\x12?\n" +
+	"\fcheck_digest\x18\x17 \x01(\v2\x1a.orrery.log.v1.CheckDigestH\x00R\vcheckDigestB\x06\n" +
 	"\x04body\"a\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2989,7 +3124,12 @@ const file_log_proto_rawDesc = "" +
 	"TakeDigest\"\x1c\n" +
 	"\n" +
 	"RaiseEpoch\x12\x0e\n" +
-	"\x02to\x18\x01 \x01(\x04R\x02to\"\x9c\x01\n" +
+	"\x02to\x18\x01 \x01(\x04R\x02to\"\x1e\n" +
+	"\fRaiseVersion\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\rR\x02to\";\n" +
+	"\vCheckDigest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x9c\x01\n" +
 	"\x06Result\x12-\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x15.orrery.log.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1b\n" +
@@ -3064,7 +3204,7 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_log_proto_goTypes = []any{
 	(Phase)(0),              // 0: orrery.log.v1.Phase
 	(WorkerKind)(0),         // 1: orrery.log.v1.WorkerKind
@@ -3100,10 +3240,12 @@ var file_log_proto_goTypes = []any{
 	(*SetSettings)(nil),     // 31: orrery.log.v1.SetSettings
 	(*TakeDigest)(nil),      // 32: orrery.log.v1.TakeDigest
 	(*RaiseEpoch)(nil),      // 33: orrery.log.v1.RaiseEpoch
-	(*Result)(nil),          // 34: orrery.log.v1.Result
-	(*Remembered)(nil),      // 35: orrery.log.v1.Remembered
-	(*SnapshotHeader)(nil),  // 36: orrery.log.v1.SnapshotHeader
-	(*State)(nil),           // 37: orrery.log.v1.State
+	(*RaiseVersion)(nil),    // 34: orrery.log.v1.RaiseVersion
+	(*CheckDigest)(nil),     // 35: orrery.log.v1.CheckDigest
+	(*Result)(nil),          // 36: orrery.log.v1.Result
+	(*Remembered)(nil),      // 37: orrery.log.v1.Remembered
+	(*SnapshotHeader)(nil),  // 38: orrery.log.v1.SnapshotHeader
+	(*State)(nil),           // 39: orrery.log.v1.State
 }
 var file_log_proto_depIdxs = []int32{
 	0,  // 0: orrery.log.v1.Cluster.phase:type_name -> orrery.log.v1.Phase
@@ -3134,31 +3276,33 @@ var file_log_proto_depIdxs = []int32{
 	31, // 25: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
 	32, // 26: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
 	33, // 27: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
-	7,  // 28: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
-	11, // 29: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
-	2,  // 30: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
-	8,  // 31: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
-	16, // 32: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
-	14, // 33: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
-	27, // 34: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
-	19, // 35: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
-	0,  // 36: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
-	0,  // 37: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
-	7,  // 38: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
-	4,  // 39: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
-	34, // 40: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
-	36, // 41: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
-	6,  // 42: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
-	11, // 43: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
-	15, // 44: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
-	16, // 45: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
-	19, // 46: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
-	35, // 47: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	34, // 28: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
+	35, // 29: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
+	7,  // 30: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
+	11, // 31: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
+	2,  // 32: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
+	8,  // 33: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
+	16, // 34: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
+	14, // 35: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
+	27, // 36: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
+	19, // 37: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
+	0,  // 38: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
+	0,  // 39: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
+	7,  // 40: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
+	4,  // 41: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
+	36, // 42: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
+	38, // 43: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
+	6,  // 44: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
+	11, // 45: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
+	15, // 46: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
+	16, // 47: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
+	19, // 48: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
+	37, // 49: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -3179,6 +3323,8 @@ func file_log_proto_init() {
 		(*Command_SetSettings)(nil),
 		(*Command_TakeDigest)(nil),
 		(*Command_RaiseEpoch)(nil),
+		(*Command_RaiseVersion)(nil),
+		(*Command_CheckDigest)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3186,7 +3332,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

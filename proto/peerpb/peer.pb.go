@@ -74,6 +74,12 @@ type IdentifyResponse struct {
 	LeaderPeerAddress string `protobuf:"bytes,6,opt,name=leader_peer_address,json=leaderPeerAddress,proto3" json:"leader_peer_address,omitempty"`
 	// Where its gossip listens.
 	GossipAddress string `protobuf:"bytes,7,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
+	// The newest command schema that it can apply.
+	SchemaVersion uint32 `protobuf:"varint,8,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// How far it has got in the log.
+	AppliedIndex uint64 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// The id of its cluster; empty until it knows.
+	ClusterId     string `protobuf:"bytes,10,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +159,27 @@ func (x *IdentifyResponse) GetLeaderPeerAddress() string {
 func (x *IdentifyResponse) GetGossipAddress() string {
 	if x != nil {
 		return x.GossipAddress
+	}
+	return ""
+}
+
+func (x *IdentifyResponse) GetSchemaVersion() uint32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *IdentifyResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
 	}
 	return ""
 }
@@ -639,13 +666,354 @@ func (x *DigestResponse) GetDigest() string {
 	return ""
 }
 
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{12}
+}
+
+type ReadIndexResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state is current when it is of this epoch and has applied this
+	// command, or of a later epoch.
+	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReadIndexResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type RemoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReplicaId     string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RemoveRequest) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+type RemoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+type TransferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: whoever is best prepared.
+	ReplicaId     string `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TransferRequest) GetReplicaId() string {
+	if x != nil {
+		return x.ReplicaId
+	}
+	return ""
+}
+
+type TransferResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A snapshot as `SaveSnapshot` gives it.
+	Snapshot      []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RestoreRequest) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type RestoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch that began with the restored state.
+	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RestoreResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\x0eorrery.peer.v1\x1a\rcontrol.proto\x1a\tlog.proto\"\x11\n" +
-	"\x0fIdentifyRequest\"\xfa\x01\n" +
+	"\x0fIdentifyRequest\"\xe5\x02\n" +
 	"\x10IdentifyResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -654,7 +1022,12 @@ const file_peer_proto_rawDesc = "" +
 	"\fpeer_address\x18\x04 \x01(\tR\vpeerAddress\x12\x16\n" +
 	"\x06formed\x18\x05 \x01(\bR\x06formed\x12.\n" +
 	"\x13leader_peer_address\x18\x06 \x01(\tR\x11leaderPeerAddress\x12%\n" +
-	"\x0egossip_address\x18\a \x01(\tR\rgossipAddress\"t\n" +
+	"\x0egossip_address\x18\a \x01(\tR\rgossipAddress\x12%\n" +
+	"\x0eschema_version\x18\b \x01(\rR\rschemaVersion\x12#\n" +
+	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\n" +
+	" \x01(\tR\tclusterId\"t\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +
@@ -680,14 +1053,34 @@ const file_peer_proto_rawDesc = "" +
 	"\x0eDigestResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\tR\x06digest2\xc8\x03\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\"\x12\n" +
+	"\x10ReadIndexRequest\"?\n" +
+	"\x11ReadIndexResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\".\n" +
+	"\rRemoveRequest\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x10\n" +
+	"\x0eRemoveResponse\"0\n" +
+	"\x0fTransferRequest\x12\x1d\n" +
+	"\n" +
+	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x12\n" +
+	"\x10TransferResponse\",\n" +
+	"\x0eRestoreRequest\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\"'\n" +
+	"\x0fRestoreResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch2\x86\x06\n" +
 	"\x04Peer\x12O\n" +
 	"\bIdentify\x12\x1f.orrery.peer.v1.IdentifyRequest\x1a .orrery.peer.v1.IdentifyResponse\"\x00\x12C\n" +
 	"\x04Join\x12\x1b.orrery.peer.v1.JoinRequest\x1a\x1c.orrery.peer.v1.JoinResponse\"\x00\x12L\n" +
 	"\aPropose\x12\x1e.orrery.peer.v1.ProposeRequest\x1a\x1f.orrery.peer.v1.ProposeResponse\"\x00\x12L\n" +
 	"\aResolve\x12\x1e.orrery.peer.v1.ResolveRequest\x1a\x1f.orrery.peer.v1.ResolveResponse\"\x00\x12C\n" +
 	"\x04Live\x12\x1b.orrery.peer.v1.LiveRequest\x1a\x1c.orrery.peer.v1.LiveResponse\"\x00\x12I\n" +
-	"\x06Digest\x12\x1d.orrery.peer.v1.DigestRequest\x1a\x1e.orrery.peer.v1.DigestResponse\"\x00B/Z-github.com/orrery-project/orrery/proto/peerpbb\x06proto3"
+	"\x06Digest\x12\x1d.orrery.peer.v1.DigestRequest\x1a\x1e.orrery.peer.v1.DigestResponse\"\x00\x12R\n" +
+	"\tReadIndex\x12 .orrery.peer.v1.ReadIndexRequest\x1a!.orrery.peer.v1.ReadIndexResponse\"\x00\x12I\n" +
+	"\x06Remove\x12\x1d.orrery.peer.v1.RemoveRequest\x1a\x1e.orrery.peer.v1.RemoveResponse\"\x00\x12O\n" +
+	"\bTransfer\x12\x1f.orrery.peer.v1.TransferRequest\x1a .orrery.peer.v1.TransferResponse\"\x00\x12L\n" +
+	"\aRestore\x12\x1e.orrery.peer.v1.RestoreRequest\x1a\x1f.orrery.peer.v1.RestoreResponse\"\x00B/Z-github.com/orrery-project/orrery/proto/peerpbb\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -701,7 +1094,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_peer_proto_goTypes = []any{
 	(*IdentifyRequest)(nil),         // 0: orrery.peer.v1.IdentifyRequest
 	(*IdentifyResponse)(nil),        // 1: orrery.peer.v1.IdentifyResponse
@@ -715,30 +1108,46 @@ var file_peer_proto_goTypes = []any{
 	(*LiveResponse)(nil),            // 9: orrery.peer.v1.LiveResponse
 	(*DigestRequest)(nil),           // 10: orrery.peer.v1.DigestRequest
 	(*DigestResponse)(nil),          // 11: orrery.peer.v1.DigestResponse
-	(*logpb.Result)(nil),            // 12: orrery.log.v1.Result
-	(*logpb.Model)(nil),             // 13: orrery.log.v1.Model
-	(*controlpb.WorkerLive)(nil),    // 14: orrery.control.v1.WorkerLive
-	(*controlpb.StartupStatus)(nil), // 15: orrery.control.v1.StartupStatus
+	(*ReadIndexRequest)(nil),        // 12: orrery.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 13: orrery.peer.v1.ReadIndexResponse
+	(*RemoveRequest)(nil),           // 14: orrery.peer.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 15: orrery.peer.v1.RemoveResponse
+	(*TransferRequest)(nil),         // 16: orrery.peer.v1.TransferRequest
+	(*TransferResponse)(nil),        // 17: orrery.peer.v1.TransferResponse
+	(*RestoreRequest)(nil),          // 18: orrery.peer.v1.RestoreRequest
+	(*RestoreResponse)(nil),         // 19: orrery.peer.v1.RestoreResponse
+	(*logpb.Result)(nil),            // 20: orrery.log.v1.Result
+	(*logpb.Model)(nil),             // 21: orrery.log.v1.Model
+	(*controlpb.WorkerLive)(nil),    // 22: orrery.control.v1.WorkerLive
+	(*controlpb.StartupStatus)(nil), // 23: orrery.control.v1.StartupStatus
 }
 var file_peer_proto_depIdxs = []int32{
-	12, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
-	13, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
-	14, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
-	15, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
+	20, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
+	21, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
+	22, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
+	23, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
 	0,  // 4: orrery.peer.v1.Peer.Identify:input_type -> orrery.peer.v1.IdentifyRequest
 	2,  // 5: orrery.peer.v1.Peer.Join:input_type -> orrery.peer.v1.JoinRequest
 	4,  // 6: orrery.peer.v1.Peer.Propose:input_type -> orrery.peer.v1.ProposeRequest
 	6,  // 7: orrery.peer.v1.Peer.Resolve:input_type -> orrery.peer.v1.ResolveRequest
 	8,  // 8: orrery.peer.v1.Peer.Live:input_type -> orrery.peer.v1.LiveRequest
 	10, // 9: orrery.peer.v1.Peer.Digest:input_type -> orrery.peer.v1.DigestRequest
-	1,  // 10: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
-	3,  // 11: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
-	5,  // 12: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
-	7,  // 13: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
-	9,  // 14: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
-	11, // 15: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
+	12, // 10: orrery.peer.v1.Peer.ReadIndex:input_type -> orrery.peer.v1.ReadIndexRequest
+	14, // 11: orrery.peer.v1.Peer.Remove:input_type -> orrery.peer.v1.RemoveRequest
+	16, // 12: orrery.peer.v1.Peer.Transfer:input_type -> orrery.peer.v1.TransferRequest
+	18, // 13: orrery.peer.v1.Peer.Restore:input_type -> orrery.peer.v1.RestoreRequest
+	1,  // 14: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
+	3,  // 15: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
+	5,  // 16: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
+	7,  // 17: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
+	9,  // 18: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
+	11, // 19: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
+	13, // 20: orrery.peer.v1.Peer.ReadIndex:output_type -> orrery.peer.v1.ReadIndexResponse
+	15, // 21: orrery.peer.v1.Peer.Remove:output_type -> orrery.peer.v1.RemoveResponse
+	17, // 22: orrery.peer.v1.Peer.Transfer:output_type -> orrery.peer.v1.TransferResponse
+	19, // 23: orrery.peer.v1.Peer.Restore:output_type -> orrery.peer.v1.RestoreResponse
+	14, // [14:24] is the sub-list for method output_type
+	4,  // [4:14] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -755,7 +1164,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

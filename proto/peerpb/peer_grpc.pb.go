@@ -22,12 +22,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Identify_FullMethodName = "/orrery.peer.v1.Peer/Identify"
-	Peer_Join_FullMethodName     = "/orrery.peer.v1.Peer/Join"
-	Peer_Propose_FullMethodName  = "/orrery.peer.v1.Peer/Propose"
-	Peer_Resolve_FullMethodName  = "/orrery.peer.v1.Peer/Resolve"
-	Peer_Live_FullMethodName     = "/orrery.peer.v1.Peer/Live"
-	Peer_Digest_FullMethodName   = "/orrery.peer.v1.Peer/Digest"
+	Peer_Identify_FullMethodName  = "/orrery.peer.v1.Peer/Identify"
+	Peer_Join_FullMethodName      = "/orrery.peer.v1.Peer/Join"
+	Peer_Propose_FullMethodName   = "/orrery.peer.v1.Peer/Propose"
+	Peer_Resolve_FullMethodName   = "/orrery.peer.v1.Peer/Resolve"
+	Peer_Live_FullMethodName      = "/orrery.peer.v1.Peer/Live"
+	Peer_Digest_FullMethodName    = "/orrery.peer.v1.Peer/Digest"
+	Peer_ReadIndex_FullMethodName = "/orrery.peer.v1.Peer/ReadIndex"
+	Peer_Remove_FullMethodName    = "/orrery.peer.v1.Peer/Remove"
+	Peer_Transfer_FullMethodName  = "/orrery.peer.v1.Peer/Transfer"
+	Peer_Restore_FullMethodName   = "/orrery.peer.v1.Peer/Restore"
 )
 
 // PeerClient is the client API for Peer service.
@@ -49,6 +53,15 @@ type PeerClient interface {
 	Live(ctx context.Context, in *LiveRequest, opts ...grpc.CallOption) (*LiveResponse, error)
 	// Digest asks for a replica's own digest at a log index.
 	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestResponse, error)
+	// ReadIndex asks the leader how far a reader's own state must have come, to
+	// hold all that was acknowledged before the call.
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// Remove asks the leader to take a replica out of the cluster.
+	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Transfer asks the leader to hand the leadership over.
+	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// Restore asks the leader to replace the cluster's state by a snapshot's.
+	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error)
 }
 
 type peerClient struct {
@@ -119,6 +132,46 @@ func (c *peerClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *peerClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexResponse)
+	err := c.cc.Invoke(ctx, Peer_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, Peer_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferResponse)
+	err := c.cc.Invoke(ctx, Peer_Transfer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreResponse)
+	err := c.cc.Invoke(ctx, Peer_Restore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -138,6 +191,15 @@ type PeerServer interface {
 	Live(context.Context, *LiveRequest) (*LiveResponse, error)
 	// Digest asks for a replica's own digest at a log index.
 	Digest(context.Context, *DigestRequest) (*DigestResponse, error)
+	// ReadIndex asks the leader how far a reader's own state must have come, to
+	// hold all that was acknowledged before the call.
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// Remove asks the leader to take a replica out of the cluster.
+	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Transfer asks the leader to hand the leadership over.
+	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// Restore asks the leader to replace the cluster's state by a snapshot's.
+	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -165,6 +227,18 @@ func (UnimplementedPeerServer) Live(context.Context, *LiveRequest) (*LiveRespons
 }
 func (UnimplementedPeerServer) Digest(context.Context, *DigestRequest) (*DigestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Digest not implemented")
+}
+func (UnimplementedPeerServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedPeerServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedPeerServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedPeerServer) Restore(context.Context, *RestoreRequest) (*RestoreResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -295,6 +369,78 @@ func _Peer_Digest_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Remove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Remove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Remove(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Transfer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Transfer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Transfer(ctx, req.(*TransferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Restore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Restore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Restore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Restore(ctx, req.(*RestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -325,6 +471,22 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Digest",
 			Handler:    _Peer_Digest_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _Peer_ReadIndex_Handler,
+		},
+		{
+			MethodName: "Remove",
+			Handler:    _Peer_Remove_Handler,
+		},
+		{
+			MethodName: "Transfer",
+			Handler:    _Peer_Transfer_Handler,
+		},
+		{
+			MethodName: "Restore",
+			Handler:    _Peer_Restore_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -68,6 +68,11 @@ type Raft struct {
 	SnapshotInterval  time.Duration `yaml:"snapshot_interval"`
 	// TrailingLogs is the number of log entries kept behind a snapshot for followers that lag.
 	TrailingLogs uint64 `yaml:"trailing_logs"`
+	// LeaderWriteLimit and FollowerWriteLimit are how long one write to disk may take before the process stops itself.
+	LeaderWriteLimit   time.Duration `yaml:"leader_write_limit"`
+	FollowerWriteLimit time.Duration `yaml:"follower_write_limit"`
+	// DigestInterval is the time between two comparisons of all replicas' states.
+	DigestInterval time.Duration `yaml:"digest_interval" reload:"live"`
 }
 
 // Startup sets the phases before the schedule runs.
@@ -92,6 +97,9 @@ type Inference struct {
 	// LinkRequests and LinkBytes are the credit granted to one stream of a follower or a client.
 	LinkRequests int   `yaml:"link_requests"`
 	LinkBytes    Bytes `yaml:"link_bytes"`
+	// After DegradedAfter without a leader, requests go straight to workers, for DegradedFor; 0 means never.
+	DegradedAfter time.Duration `yaml:"degraded_after" reload:"live"`
+	DegradedFor   time.Duration `yaml:"degraded_for" reload:"live"`
 }
 
 // Workers sets how the leader watches its workers.
@@ -137,13 +145,16 @@ func DefaultController() Controller {
 			Gossip:    "127.0.0.1:7946",
 		},
 		Raft: Raft{
-			HeartbeatTimeout:  500 * time.Millisecond,
-			ElectionTimeout:   500 * time.Millisecond,
-			LeaderLease:       200 * time.Millisecond,
-			CommitTimeout:     20 * time.Millisecond,
-			SnapshotThreshold: 8192,
-			SnapshotInterval:  2 * time.Minute,
-			TrailingLogs:      10240,
+			HeartbeatTimeout:   500 * time.Millisecond,
+			ElectionTimeout:    500 * time.Millisecond,
+			LeaderLease:        200 * time.Millisecond,
+			CommitTimeout:      20 * time.Millisecond,
+			SnapshotThreshold:  8192,
+			SnapshotInterval:   2 * time.Minute,
+			TrailingLogs:       10240,
+			LeaderWriteLimit:   2 * time.Second,
+			FollowerWriteLimit: 10 * time.Second,
+			DigestInterval:     time.Minute,
 		},
 		Startup: Startup{
 			LoadIdle:       10 * time.Second,
@@ -157,6 +168,8 @@ func DefaultController() Controller {
 			HeldBytes:      256 * MiB,
 			LinkRequests:   10000,
 			LinkBytes:      256 * MiB,
+			DegradedAfter:  2 * time.Second,
+			DegradedFor:    10 * time.Minute,
 		},
 		Workers: Workers{
 			HeartbeatInterval: 100 * time.Millisecond,

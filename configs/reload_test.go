@@ -117,8 +117,9 @@ func TestLiveKeys(t *testing.T) {
 		return paths
 	}
 	want := []string{
-		"startup.infer_buffer", "startup.loads_per_worker",
+		"raft.digest_interval", "startup.infer_buffer", "startup.loads_per_worker",
 		"inference.default_timeout", "inference.held_requests", "inference.held_bytes",
+		"inference.degraded_after", "inference.degraded_for",
 		"workers.connect_timeout", "workers.lost_after", "workers.forget_after",
 		"control.no_leader_timeout", "log.level",
 	}

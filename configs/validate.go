@@ -21,6 +21,7 @@ const (
 	leastHostMemory = 1 * MiB
 	leastRaftTime   = 5 * time.Millisecond
 	leastCommitTime = time.Millisecond
+	leastWriteLimit = 100 * time.Millisecond // a disk that is only busy takes as long
 )
 
 // Validate reports everything that is wrong, as [Problems].

@@ -41,6 +41,12 @@ func (k *checker) raft(r Raft) {
 	atLeast(k, "raft.commit_timeout", r.CommitTimeout, leastCommitTime)
 	atLeast(k, "raft.snapshot_interval", r.SnapshotInterval, leastRaftTime)
 	atLeast(k, "raft.snapshot_threshold", r.SnapshotThreshold, 1)
+	atLeast(k, "raft.digest_interval", r.DigestInterval, time.Second)
+	atLeast(k, "raft.leader_write_limit", r.LeaderWriteLimit, leastWriteLimit)
+	if r.FollowerWriteLimit < r.LeaderWriteLimit {
+		k.report("raft.follower_write_limit", fmt.Sprintf("write %v or more, or lower raft.leader_write_limit", r.LeaderWriteLimit),
+			"%v is shorter than raft.leader_write_limit, %v", r.FollowerWriteLimit, r.LeaderWriteLimit)
+	}
 	if r.LeaderLease > r.HeartbeatTimeout {
 		k.report("raft.leader_lease", fmt.Sprintf("write %v or less, or raise raft.heartbeat_timeout", r.HeartbeatTimeout),
 			"%v is longer than raft.heartbeat_timeout, %v", r.LeaderLease, r.HeartbeatTimeout)
@@ -58,6 +64,8 @@ func (k *checker) startup(s Startup) {
 }
 
 func (k *checker) inference(i Inference) {
+	atLeast(k, "inference.degraded_after", i.DegradedAfter, 0)
+	atLeast(k, "inference.degraded_for", i.DegradedFor, 0)
 	atLeast(k, "inference.default_timeout", i.DefaultTimeout, time.Millisecond)
 	within(k, "inference.max_message", i.MaxMessage, KiB, maxMessage)
 	atLeast(k, "inference.held_requests", i.HeldRequests, 1)

@@ -79,7 +79,9 @@ type IdentifyResponse struct {
 	// How far it has got in the log.
 	AppliedIndex uint64 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// The id of its cluster; empty until it knows.
-	ClusterId     string `protobuf:"bytes,10,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId string `protobuf:"bytes,10,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Its store was damaged and it started anew: it may only join.
+	LostState     bool `protobuf:"varint,11,opt,name=lost_state,json=lostState,proto3" json:"lost_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,12 +186,21 @@ func (x *IdentifyResponse) GetClusterId() string {
 	return ""
 }
 
+func (x *IdentifyResponse) GetLostState() bool {
+	if x != nil {
+		return x.LostState
+	}
+	return false
+}
+
 type JoinRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ReplicaId   string                 `protobuf:"bytes,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
 	RaftAddress string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
 	// How far the caller has got.
-	AppliedIndex  uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// The caller has a configuration: when it is no member, it was removed.
+	Formed        bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +254,13 @@ func (x *JoinRequest) GetAppliedIndex() uint64 {
 		return x.AppliedIndex
 	}
 	return 0
+}
+
+func (x *JoinRequest) GetFormed() bool {
+	if x != nil {
+		return x.Formed
+	}
+	return false
 }
 
 type JoinResponse struct {
@@ -1013,7 +1031,7 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\x0eorrery.peer.v1\x1a\rcontrol.proto\x1a\tlog.proto\"\x11\n" +
-	"\x0fIdentifyRequest\"\xe5\x02\n" +
+	"\x0fIdentifyRequest\"\x84\x03\n" +
 	"\x10IdentifyResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1027,12 +1045,15 @@ const file_peer_proto_rawDesc = "" +
 	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\n" +
-	" \x01(\tR\tclusterId\"t\n" +
+	" \x01(\tR\tclusterId\x12\x1d\n" +
+	"\n" +
+	"lost_state\x18\v \x01(\bR\tlostState\"\x8c\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12#\n" +
-	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\"$\n" +
+	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x16\n" +
+	"\x06formed\x18\x04 \x01(\bR\x06formed\"$\n" +
 	"\fJoinResponse\x12\x14\n" +
 	"\x05voter\x18\x01 \x01(\bR\x05voter\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +

@@ -15,18 +15,29 @@ var (
 )
 
 // Apply applies the command at a log index. A refusal is a result, the same on all replicas. An error means that this
-// replica must stop; the state is then as it was before. The result must not be modified.
+// replica must stop; the state is then as it was before, but that requests may have been forgotten by their age. The
+// result must not be modified.
 func (s *State) Apply(index uint64, cmd *logpb.Command) (*logpb.Result, error) {
+	result, toDigest, err := s.apply(index, cmd)
+	if toDigest != nil {
+		result.Digest = digestOf(toDigest)
+	}
+	return result, err
+}
+
+// apply leaves the computing of a digest, which takes time, to the caller: of toDigest, unless that is nil.
+func (s *State) apply(index uint64, cmd *logpb.Command) (result *logpb.Result, toDigest *logpb.State, err error) {
 	if index <= s.index {
-		return nil, fmt.Errorf("%w: %d after %d", ErrIndexBack, index, s.index)
+		return nil, nil, fmt.Errorf("%w: %d after %d", ErrIndexBack, index, s.index)
 	}
 	// A command that needs a newer cluster version is refused before its body is looked at: replicas that know the
 	// body must come to the same result as those that don't.
-	newer := cmd.GetVersion() > s.version()
-	if cmd.GetBody() == nil && !newer {
-		return nil, fmt.Errorf("%w at index %d, request %q: it was written by a newer release; update this replica",
+	newer := statedVersion(cmd) > s.version()
+	if !newer && !s.knows(cmd) {
+		return nil, nil, fmt.Errorf("%w at index %d, request %q: it was written by a newer release; update this replica",
 			ErrUnknownCommand, index, cmd.GetRequestId())
 	}
+	indexBefore, nowBefore := s.index, s.now
 	s.index = index
 	s.now = max(s.now, cmd.GetProposedUnixNs())
 	s.requests.age(cmd.GetProposedUnixNs())
@@ -36,23 +47,34 @@ func (s *State) Apply(index uint64, cmd *logpb.Command) (*logpb.Result, error) {
 		if result.GetIndex() == 0 {
 			result.Index = index
 		}
-		return result, nil
+		return result, nil, nil
 	}
 	if newer {
 		result = refuse(logpb.Reason_REASON_VERSION, "the command needs cluster version %d, the cluster is at %d: update all controllers first",
 			cmd.GetVersion(), s.version())
-	} else {
-		result = s.execute(cmd)
+	} else if result, err = s.execute(cmd); err != nil {
+		s.index, s.now = indexBefore, nowBefore
+		return nil, nil, err
 	}
 	result.Index = index
-	if _, digest := cmd.GetBody().(*logpb.Command_TakeDigest); !digest || newer {
+	if newer || !aboutDigest(cmd) {
 		s.requests.remember(cmd, result)
 	}
-	return result, nil
+	if _, take := cmd.GetBody().(*logpb.Command_TakeDigest); take && result.GetReason() == logpb.Reason_REASON_NONE {
+		toDigest = s.canonical()
+	}
+	return result, toDigest, nil
 }
 
-// version is the schema that commands may need. Until the cluster has one, it is the first.
-func (s *State) version() uint32 { return max(s.cluster.GetVersion(), 1) }
+// aboutDigest says whether the command is about the state as a whole. Those are not remembered: to do one again does
+// no harm, and they shall leave the state as it is.
+func aboutDigest(cmd *logpb.Command) bool {
+	switch cmd.GetBody().(type) {
+	case *logpb.Command_TakeDigest, *logpb.Command_CheckDigest:
+		return true
+	}
+	return false
+}
 
 // screen answers what needs no look at the body: a retry with the first result, and a request that can't be told from
 // a retry, or could never be, with a refusal that isn't remembered.
@@ -78,7 +100,19 @@ func (s *State) screen(cmd *logpb.Command) (result *logpb.Result, done bool) {
 	return nil, false
 }
 
-func (s *State) execute(cmd *logpb.Command) *logpb.Result {
+// execute does what a command of a known kind asks for. Only a command that this replica can't follow is an error.
+func (s *State) execute(cmd *logpb.Command) (*logpb.Result, error) {
+	if needed := NeededVersion(cmd); statedVersion(cmd) < needed {
+		return refuse(logpb.Reason_REASON_INVALID, "the command says that it needs version %d, its kind needs %d: the proposer has a fault",
+			statedVersion(cmd), needed), nil
+	}
+	if raise, ok := cmd.GetBody().(*logpb.Command_RaiseVersion); ok && s.cluster.GetId() != "" {
+		return s.raiseVersion(raise.RaiseVersion.GetTo())
+	}
+	return s.perform(cmd), nil
+}
+
+func (s *State) perform(cmd *logpb.Command) *logpb.Result {
 	if init, ok := cmd.GetBody().(*logpb.Command_InitCluster); ok {
 		return s.initCluster(init.InitCluster)
 	}
@@ -105,7 +139,9 @@ func (s *State) execute(cmd *logpb.Command) *logpb.Result {
 	case *logpb.Command_SetSettings:
 		return s.setSettings(body.SetSettings.GetSettings())
 	case *logpb.Command_TakeDigest:
-		return &logpb.Result{Digest: s.Digest()}
+		return &logpb.Result{} // apply adds the digest
+	case *logpb.Command_CheckDigest:
+		return s.checkDigest(body.CheckDigest)
 	case *logpb.Command_RaiseEpoch:
 		return s.raiseEpoch(body.RaiseEpoch.GetTo())
 	default:

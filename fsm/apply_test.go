@@ -23,7 +23,7 @@ func TestEveryBodyOfTheProtocolIsApplied(t *testing.T) {
 func TestAnUnknownBodyStopsTheReplica(t *testing.T) {
 	l := newCluster(t)
 	before := l.state.Digest()
-	_, err := l.state.Apply(l.index+1, &logpb.Command{RequestId: "x", RequestedUnixNs: start, ProposedUnixNs: start + 1e12, Version: Version})
+	_, err := l.state.Apply(l.index+1, &logpb.Command{RequestId: "x", RequestedUnixNs: start, ProposedUnixNs: start + 1e12, Version: 1})
 	if !errors.Is(err, ErrUnknownCommand) {
 		t.Fatalf("got %v", err)
 	}

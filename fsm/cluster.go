@@ -20,13 +20,13 @@ func (s *State) initCluster(c *logpb.InitCluster) *logpb.Result {
 	if refusal := checkSettings(settings); refusal != nil {
 		return refusal
 	}
-	s.cluster = &logpb.Cluster{
-		Id:       c.GetClusterId(),
-		Epoch:    1,
-		Version:  Version,
-		Phase:    logpb.Phase_PHASE_QUERYING,
-		Settings: proto.CloneOf(settings),
-	}
+	s.changeCluster(func(cluster *logpb.Cluster) {
+		cluster.Id = c.GetClusterId()
+		cluster.Epoch = 1
+		cluster.Version = 1 // whatever this release applies: others in the cluster may be older
+		cluster.Phase = logpb.Phase_PHASE_QUERYING
+		cluster.Settings = proto.CloneOf(settings)
+	})
 	return &logpb.Result{}
 }
 
@@ -78,15 +78,16 @@ func (s *State) setPhase(c *logpb.SetPhase) *logpb.Result {
 }
 
 func (s *State) enterPhase(phase logpb.Phase) {
-	if phase != s.Phase() {
-		s.changeCluster(func(c *logpb.Cluster) { c.Phase = phase })
-	}
+	s.changeCluster(func(c *logpb.Cluster) { c.Phase = phase })
 }
 
 func (s *State) changeCluster(change func(*logpb.Cluster)) {
 	c := proto.CloneOf(s.cluster)
 	change(c)
-	s.cluster = c
+	if !proto.Equal(c, s.cluster) {
+		s.cluster = c
+		s.changed |= Cluster
+	}
 }
 
 // phaseName is the word that people read. It does not follow the names in the protocol, so that results stay the same

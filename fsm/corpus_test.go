@@ -10,9 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protodelim"
 
@@ -21,46 +21,88 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/corpus/*.golden anew, and command streams that are missing")
 
-// The streams in testdata/corpus are the logs of clusters out there. A release that replays one to another digest would
-// disagree with replicas that have not been updated yet, and with its own snapshots: what differs needs a new cluster
-// version. So a stream is never written again; a new version gets a new one beside it. A file has the commands one
-// after the other, each after its length as a varint.
+// The streams in testdata/corpus are the logs of clusters out there, the files in testdata/snapshots their snapshots. A
+// release that replays or restores one to another digest would disagree with replicas that have not been updated yet,
+// and with its own past: what differs needs a new cluster version. So no file is ever written again; a new version gets
+// new ones beside them. A stream has the commands one after the other, each after its length as a varint; it begins
+// with the state in the snapshot of the same name, or the empty one if there is none. v1.log and v1-end.snapshot were
+// written by a release that had only version 1.
 func TestTheCorpusReplaysToTheSameDigests(t *testing.T) {
-	if _, err := os.Stat(corpus("v1.log")); *update && errors.Is(err, fs.ErrNotExist) {
-		writeStream(t, corpus("v1.log"), firstStream(t))
+	if _, err := os.Stat(corpus("v2.log")); *update && errors.Is(err, fs.ErrNotExist) {
+		writeSecondVersion(t)
 	}
-	streams, err := filepath.Glob(corpus("*.log"))
-	if err != nil || len(streams) == 0 {
-		t.Fatal("no corpus", err)
+	for _, name := range files(t, corpus("*.log")) {
+		compareGolden(t, strings.TrimSuffix(name, ".log")+".golden", replay(t, begin(t, name), readStream(t, name)))
 	}
-	for _, name := range streams {
-		golden := strings.TrimSuffix(name, ".log") + ".golden"
-		got := replay(t, readStream(t, name))
-		if *update {
-			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
+}
+
+func TestTheSnapshotsRestoreToTheSameDigests(t *testing.T) {
+	for _, name := range files(t, snapshotFile("*")) {
+		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		equal(t, name, strings.Split(got, "\n"), strings.Split(string(want), "\n"))
+		summary, err := Inspect(bytes.NewReader(data))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var lines strings.Builder
+		for i, fields := 0, reflect.ValueOf(summary); i < fields.NumField(); i++ {
+			fmt.Fprintf(&lines, "%s %v\n", strings.ToLower(fields.Type().Field(i).Name), fields.Field(i).Interface())
+		}
+		compareGolden(t, strings.TrimSuffix(name, ".snapshot")+".golden", lines.String())
+	}
+	// The end of a stream, by a snapshot of the release that applied it, is the end of its replay.
+	for _, version := range []string{"v1", "v2"} {
+		s := begin(t, corpus(version+".log"))
+		replay(t, s, readStream(t, corpus(version+".log")))
+		restored := restoreFile(t, snapshotFile(version+"-end"))
+		equal(t, version, restored.Digest(), s.Digest())
+		equal(t, version, restored.Index(), s.Index())
+	}
+}
+
+// The digests that a stream checks are those that every replica comes to.
+func TestNoReplicaDivergesInTheCorpus(t *testing.T) {
+	compared := 0
+	for _, name := range files(t, corpus("*.log")) {
+		r := NewReplica(Options{OnFault: func(err error) { t.Errorf("%s: %v", name, err) }})
+		if file, err := os.Open(snapshotFile(strings.TrimSuffix(filepath.Base(name), ".log"))); err == nil {
+			if err := r.Restore(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, first := begin(t, name), r.Index()+1
+		for i, cmd := range readStream(t, name) {
+			r.Apply(entry(t, first+uint64(i), cmd))
+			if _, err := s.Apply(first+uint64(i), cmd); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := r.DigestAt(cmd.GetCheckDigest().GetIndex()); ok {
+				compared++
+			}
+		}
+		r.Read(func(own *State) { equal(t, name, own.Digest(), s.Digest()) })
+	}
+	if compared < 3 {
+		t.Errorf("only %d digests were compared", compared)
 	}
 }
 
 // The corpus is worth its name only if every command took effect in it and every refusal was given.
 func TestTheCorpusHasEveryCommandAndRefusal(t *testing.T) {
 	bodies, reasons := map[string]bool{}, map[logpb.Reason]bool{}
-	s := New()
-	for i, cmd := range readStream(t, corpus("v1.log")) {
-		result, err := s.Apply(uint64(i+1), cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reasons[result.GetReason()] = true
-		if result.GetReason() == logpb.Reason_REASON_NONE {
-			bodies[bodyName(cmd)] = true
+	for _, name := range files(t, corpus("*.log")) {
+		s := begin(t, name)
+		for _, cmd := range readStream(t, name) {
+			result, err := s.Apply(s.Index()+1, cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reasons[result.GetReason()] = true
+			if result.GetReason() == logpb.Reason_REASON_NONE {
+				bodies[bodyName(cmd)] = true
+			}
 		}
 	}
 	fields := (&logpb.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
@@ -76,26 +118,78 @@ func TestTheCorpusHasEveryCommandAndRefusal(t *testing.T) {
 	}
 }
 
+func snapshotFile(name string) string {
+	return filepath.Join("testdata", "snapshots", name+".snapshot")
+}
+
+func files(t *testing.T, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) == 0 {
+		t.Fatal("no corpus: ", pattern, err)
+	}
+	return names
+}
+
+func compareGolden(t *testing.T, golden, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, golden, strings.Split(got, "\n"), strings.Split(string(want), "\n"))
+}
+
+// begin is the state in which a stream begins.
+func begin(t *testing.T, stream string) *State {
+	t.Helper()
+	name := snapshotFile(strings.TrimSuffix(filepath.Base(stream), ".log"))
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return New()
+	}
+	return restoreFile(t, name)
+}
+
+func restoreFile(t *testing.T, name string) *State {
+	t.Helper()
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s, err := Restore(file)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return s
+}
+
 func corpus(name string) string { return filepath.Join("testdata", "corpus", name) }
 
-// replay has a line for each command, and the digest after every 20th and the last.
-func replay(t *testing.T, cmds []*logpb.Command) string {
+// replay applies a stream to a state, and has a line for each command, and the digest after every 20th and the last.
+func replay(t *testing.T, s *State, cmds []*logpb.Command) string {
+	t.Helper()
 	var lines strings.Builder
-	s := New()
 	for i, cmd := range cmds {
-		result, err := s.Apply(uint64(i+1), cmd)
+		index := s.Index() + 1
+		result, err := s.Apply(index, cmd)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&lines, "%d %s %s", i+1, bodyName(cmd), strings.ToLower(strings.TrimPrefix(result.GetReason().String(), "REASON_")))
-		if result.GetIndex() != uint64(i+1) {
+		fmt.Fprintf(&lines, "%d %s %s", index, bodyName(cmd), strings.ToLower(strings.TrimPrefix(result.GetReason().String(), "REASON_")))
+		if result.GetIndex() != index {
 			fmt.Fprintf(&lines, " as at %d", result.GetIndex())
 		}
 		if ids := result.GetModelIds(); len(ids) > 0 {
 			fmt.Fprintf(&lines, " %d", ids)
 		}
 		lines.WriteByte('\n')
-		if (i+1)%20 == 0 || i+1 == len(cmds) {
+		if index%20 == 0 || i+1 == len(cmds) {
 			fmt.Fprintf(&lines, "digest %s\n", s.Digest())
 		}
 	}
@@ -142,54 +236,88 @@ func writeStream(t *testing.T, name string, cmds []*logpb.Command) {
 	}
 }
 
-// firstStream is the life of a small cluster, then a few hundred commands that were drawn.
-func firstStream(t *testing.T) []*logpb.Command {
+// writeSecondVersion writes the corpus of version 2: the life of a small cluster, then a few hundred commands that
+// were drawn; and what comes after that cluster was restored from a snapshot of the first version.
+func writeSecondVersion(t *testing.T) {
 	l := newLog(t)
 	l.do(register("w1", "i1")) // too early
 	l.ok(&logpb.InitCluster{ClusterId: "c-1", Settings: &logpb.Settings{Policy: "edf"}})
-	l.do(&logpb.InitCluster{ClusterId: "c-2"})
 	for _, name := range []string{"w3", "w1", "w2"} {
 		l.ok(register(name, "i1"))
 	}
-	l.ok(&logpb.SetPhase{From: logpb.Phase_PHASE_QUERYING, To: logpb.Phase_PHASE_WAITING})
-	l.do(&logpb.SetPhase{From: logpb.Phase_PHASE_QUERYING, To: logpb.Phase_PHASE_WAITING})
-	load := l.command(&logpb.LoadModel{Name: "m", Source: "a.onnx", SloNs: 1e8, Instances: 3, Constraints: []*logpb.Label{{Key: "zone", Value: "a"}}})
-	l.apply(load)
+	l.do(&logpb.CheckDigest{Index: 1, Digest: strings.Repeat("ab", 32)}) // needs version 2
+	understated := l.command(&logpb.CheckDigest{Index: 1, Digest: strings.Repeat("ab", 32)})
+	understated.Version = 1
+	l.apply(understated)
+	raise := l.command(&logpb.RaiseVersion{To: 2})
+	l.apply(raise)
+	l.apply(raise)
+	l.do(&logpb.RaiseVersion{To: 2})
+	l.check()
+	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx", SloNs: 1e8, Instances: 3})
 	l.ok(&logpb.LoadModel{Name: "n", Version: "7", Source: "dir/b", Engine: "gomlx", Copies: 2, MaxRows: 16})
-	l.do(&logpb.LoadModel{Name: "n", Version: "7", Source: "c"})
-	l.apply(load) // a retry
-	unreported := loaded(3, "w3", "i1", "")
-	disordered := loaded(2, "w3", "i1", digestA)
-	disordered.Info.ProfileRows = []uint32{2, 1}
 	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{
-		loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestB), pending(1, "w3", "i1"), unreported, disordered, failed(4, "w1", "i1"),
+		loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestB), pending(1, "w3", "i1"), failed(4, "w1", "i1"),
 	}})
 	l.ok(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "gpu", 7), profile(digestA, "cpu", 5)}})
 	l.phase(logpb.Phase_PHASE_SERVING)
-	l.do(&logpb.LoadModel{Name: "late", Source: "a"})
 	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
-	l.ok(&logpb.LoadModel{Name: "late", Source: "a"})
-	l.ok(&logpb.TakeDigest{})
-	l.ok(&logpb.SetWorkerStatus{Name: "w3", Status: logpb.WorkerStatus_WORKER_STATUS_CORDONED})
-	l.ok(register("w1", "i2"))
-	l.ok(&logpb.RemoveWorker{Name: "w2", Incarnation: "i1"})
-	l.do(&logpb.RemoveWorker{Name: "w2"})
-	l.ok(&logpb.UnloadModel{Name: "n"})
-	l.do(&logpb.UnloadModel{Name: "n"})
+	l.check()
 	l.ok(&logpb.RaiseEpoch{To: 2})
+	l.do(&logpb.RaiseEpoch{To: 2})
 	newer := l.command(&logpb.RaiseEpoch{To: 4})
 	newer.Version = Version + 1
 	l.apply(newer)
-	l.now += int64(time.Hour)
-	l.ok(&logpb.TakeDigest{})
-	l.apply(load) // a retry that comes too late
+	l.draw(400, 11)
+	l.check()
+	keep(t, l, "v2", nil)
 
-	after := l.now - start
-	for _, cmd := range stream(400).Example(7) {
-		cmd.RequestId = "drawn-" + cmd.GetRequestId()
+	restored, err := restoreFile(t, snapshotFile("v1-end")).Succeed(l.state, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &log{t: t, state: copied(t, restored), index: restored.Index(), now: l.now}
+	again.check()
+	again.apply(raise) // answered before the restore
+	again.ok(register("w1", "i3"))
+	again.ok(&logpb.LoadModel{Name: "after", Source: "c.onnx"})
+	again.draw(200, 13)
+	again.check()
+	keep(t, again, "v2-restored", restored)
+}
+
+// check takes a digest and has it checked.
+func (l *log) check() {
+	l.t.Helper()
+	taken := l.ok(&logpb.TakeDigest{})
+	l.ok(&logpb.SetSettings{Settings: l.state.Cluster().GetSettings()})
+	l.ok(&logpb.CheckDigest{Index: taken.GetIndex(), Digest: taken.GetDigest()})
+}
+
+// draw applies commands that are drawn. Those that check a digest name none that was taken.
+func (l *log) draw(count, seed int) {
+	prefix, after := fmt.Sprintf("drawn-%d-", seed), l.now-start
+	for _, cmd := range stream(count).Example(seed) {
+		if c := cmd.GetCheckDigest(); c != nil && c.Index > 0 {
+			c.Index = 1
+		}
+		cmd.RequestId = prefix + cmd.GetRequestId()
 		cmd.RequestedUnixNs += after
 		cmd.ProposedUnixNs += after
 		l.apply(cmd)
+		l.now = max(l.now, cmd.GetProposedUnixNs(), cmd.GetRequestedUnixNs())
 	}
-	return l.cmds
+}
+
+// keep writes what a log has applied, from which state, and in which it ended.
+func keep(t *testing.T, l *log, name string, from *State) {
+	writeStream(t, corpus(name+".log"), l.cmds)
+	for name, s := range map[string]*State{name: from, name + "-end": l.state} {
+		if s == nil {
+			continue
+		}
+		if err := os.WriteFile(snapshotFile(name), encoded(t, s.Snapshot()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

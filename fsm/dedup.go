@@ -44,6 +44,10 @@ func (r *requests) remember(cmd *logpb.Command, result *logpb.Result) {
 		RequestedUnixNs: cmd.GetRequestedUnixNs(),
 		Result:          result,
 	})
+	r.trim()
+}
+
+func (r *requests) trim() {
 	for len(r.rows) > requestMaxCount {
 		r.forgetOldest()
 	}

@@ -145,7 +145,7 @@ func TestTheWordsOfARefusalAreNotInTheDigest(t *testing.T) {
 	l.refused(&logpb.RemoveWorker{Name: "w9"}, logpb.Reason_REASON_UNKNOWN_WORKER)
 	state := proto.CloneOf(l.state.canonical())
 	digest := func() string {
-		s, err := build(state)
+		s, err := build(state, Version)
 		if err != nil {
 			t.Fatal(err)
 		}

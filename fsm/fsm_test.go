@@ -68,6 +68,7 @@ func (l *log) do(body proto.Message) *logpb.Result {
 func (l *log) command(body proto.Message) *logpb.Command {
 	l.now += int64(time.Millisecond)
 	cmd := command(body)
+	cmd.Version = NeededVersion(cmd)
 	cmd.RequestId = fmt.Sprintf("r-%d", l.index+1)
 	cmd.RequestedUnixNs = l.now
 	cmd.ProposedUnixNs = l.now

@@ -60,7 +60,7 @@ func (s *State) putProfiles(profiles []*logpb.Profile) *logpb.Result {
 		}
 	}
 	for _, p := range profiles {
-		s.profiles.put(keyOf(p.GetKey()), proto.CloneOf(p))
+		s.storeProfile(proto.CloneOf(p))
 	}
 	return &logpb.Result{}
 }

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -12,36 +13,151 @@ import (
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
-// Invariant I9: whether a replica applied the whole log, started again from a snapshot in the middle of it, or got the
-// log as bytes, its state and its results are the same.
+// Whether a replica applied the whole log, started again from snapshots in the middle of it, once or again and again,
+// got the log as bytes, or has the same records in maps that were filled in another order: its state and its results
+// are the same.
 func TestReplaySnapshotAndLiveStateAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cmds := stream(80).Draw(t, "stream")
 		cut := rapid.IntRange(0, len(cmds)).Draw(t, "cut")
-		live, replayed := New(), New()
+		again := rapid.SliceOfN(rapid.Bool(), len(cmds)+1, len(cmds)+1).Draw(t, "restored again")
+		live, replayed, restoredOften, shuffledOften := New(), New(), New(), New()
 		var restored *State
 		for i := range len(cmds) + 1 {
 			if i == cut {
 				restored = roundTrip(t, live)
+			}
+			if again[i] {
+				restoredOften = roundTrip(t, restoredOften)
+				shuffledOften = shuffled(t, shuffledOften)
 			}
 			if i == len(cmds) {
 				break
 			}
 			want := applyTo(t, live, i, cmds[i])
 			same(t, "replayed", applyTo(t, replayed, i, decoded(t, cmds[i])), want)
+			same(t, "restored again and again", applyTo(t, restoredOften, i, cmds[i]), want)
+			same(t, "shuffled", applyTo(t, shuffledOften, i, cmds[i]), want)
 			if restored != nil {
 				same(t, "restored", applyTo(t, restored, i, cmds[i]), want)
 			}
 		}
-		for what, s := range map[string]*State{"replayed": replayed, "restored": restored, "restored at the end": roundTrip(t, live)} {
+		for what, s := range map[string]*State{
+			"replayed": replayed, "restored": restored, "restored again and again": restoredOften, "restored at the end": roundTrip(t, live),
+			"shuffled": shuffledOften, "shuffled at the end": shuffled(t, live),
+		} {
 			if s.Digest() != live.Digest() {
 				t.Errorf("%s: %v\nlive: %v", what, s.canonical(), live.canonical())
 			}
 			if s.Index() != live.Index() || !maps.EqualFunc(s.versions, live.versions, slices.Equal[[]uint64]) {
 				t.Errorf("%s: index %d, versions %v; live: %d, %v", what, s.Index(), s.versions, live.Index(), live.versions)
 			}
+			for _, m := range live.Models() {
+				if got, want := names(s.Targets(m)), names(live.Targets(m)); got != want {
+					t.Errorf("%s: targets %s, live: %s", what, got, want)
+				}
+			}
 		}
 	})
+}
+
+// Replicas that were told of the same things in another order, and of things that came and went, agree on the records.
+func TestEquivalentHistoriesMakeEqualRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		facts := []proto.Message{}
+		for _, w := range []string{"w1", "w2", "w3", "w4"} {
+			facts = append(facts, register(w, "i1"))
+		}
+		for _, d := range []string{digestA, digestB} {
+			for _, kind := range []string{"cpu", "gpu"} {
+				facts = append(facts, &logpb.PutProfiles{Profiles: []*logpb.Profile{profile(d, kind, 5)}})
+			}
+		}
+		holds := []proto.Message{}
+		for id := range uint64(3) {
+			for _, w := range []string{"w1", "w2", "w3", "w4"} {
+				u := loaded(id+1, w, "i1", digestA)
+				u.Holding.Status = logpb.HoldingStatus(rapid.Int32Range(0, 2).Draw(t, "status"))
+				holds = append(holds, &logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{u}})
+			}
+		}
+		var load proto.Message = &logpb.LoadModel{Name: "m", Source: "a", Instances: 3}
+		history := func(label string) *State {
+			bodies := []proto.Message{&logpb.InitCluster{ClusterId: "c-1"}}
+			bodies = append(bodies, rapid.Permutation(facts).Draw(t, label+" facts")...)
+			bodies = append(bodies, load)
+			bodies = append(bodies, rapid.Permutation(holds).Draw(t, label+" holds")...)
+			s := New()
+			do := func(body proto.Message) {
+				cmd := command(body)
+				cmd.RequestId = fmt.Sprint(label, s.Index())
+				if body == load {
+					cmd.RequestId = "load" // which is kept with the model
+				}
+				cmd.RequestedUnixNs, cmd.ProposedUnixNs = start, start
+				if result := applyTo(t, s, int(s.Index()), cmd); result.GetReason() != logpb.Reason_REASON_NONE {
+					t.Fatalf("%v: %v", body, result)
+				}
+			}
+			for i, body := range bodies {
+				do(body)
+				if i == 0 || rapid.IntRange(0, 3).Draw(t, label+" detour") > 0 {
+					continue
+				}
+				do(register("w9", "i1"))
+				if s.Model(1) != nil {
+					do(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{failed(1, "w9", "i1")}})
+				}
+				do(&logpb.RemoveWorker{Name: "w9"})
+				if known := s.Profile(profile(digestA, "cpu", 5).Key); known != nil {
+					do(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "cpu", 9)}})
+					do(&logpb.PutProfiles{Profiles: []*logpb.Profile{known}})
+				}
+			}
+			return s
+		}
+		a, b := history("a"), history("b")
+		same(t, "records", records(a), records(b))
+		if digestOf(records(a)) != digestOf(records(b)) {
+			t.Fatal("the digests differ, the records don't")
+		}
+		for _, m := range a.Models() {
+			if names(a.Targets(m)) != names(b.Targets(m)) {
+				t.Fatalf("targets of %v differ", m)
+			}
+		}
+	})
+}
+
+// shuffled is the same state, with its tables and maps filled in an order that is drawn.
+func shuffled(t *rapid.T, s *State) *State {
+	from := s.canonical()
+	n := newState(s.release)
+	n.cluster, n.now, n.index, n.lastModelID = from.Cluster, s.now, s.index, s.lastModelID
+	for _, w := range inSomeOrder(t, from.Workers) {
+		n.storeWorker(w)
+	}
+	for _, m := range inSomeOrder(t, from.Models) {
+		n.storeModel(m)
+	}
+	for _, h := range inSomeOrder(t, from.Holdings) {
+		n.storeHolding(h)
+	}
+	for _, p := range inSomeOrder(t, from.Profiles) {
+		n.storeProfile(p)
+	}
+	for _, row := range inSomeOrder(t, from.Remembered) {
+		n.requests.byID[row.GetRequestId()] = row
+	}
+	n.requests.rows, n.requests.forgotten = from.Remembered, from.ForgottenUnixNs
+	return n
+}
+
+func inSomeOrder[T any](t *rapid.T, rows []T) []T {
+	if len(rows) < 2 {
+		return rows
+	}
+	return rapid.Permutation(rows).Draw(t, "order")
 }
 
 // A snapshot or a reader holds records while more commands are applied.
@@ -94,7 +210,7 @@ func TestInvariantsHoldAfterEveryCommand(t *testing.T) {
 
 // checkReferences builds a second state of the records, which finds what refers to nothing, and compares lookups.
 func checkReferences(t *rapid.T, s *State) {
-	if _, err := build(s.canonical()); err != nil {
+	if _, err := build(s.canonical(), Version); err != nil {
 		t.Fatal(err)
 	}
 	stored, byModel, byWorker := 0, 0, 0

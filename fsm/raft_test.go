@@ -130,7 +130,7 @@ func TestReplicaSnapshotAndRestore(t *testing.T) {
 
 	other := NewReplica(Options{})
 	follow(t, other, newCluster(t), 1)
-	changed := other.Changed()
+	changed := other.Changed(Cluster)
 	if err := other.Restore(io.NopCloser(bytes.NewReader(good.Bytes()[1:]))); !errors.Is(err, ErrBadSnapshot) {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestReplicaWaits(t *testing.T) {
 		})
 		for i := uint64(1); i <= 4; i++ {
 			synctest.Wait()
-			changed := r.Changed()
+			changed := r.Changed(All)
 			r.Apply(entry(t, i, l.cmds[i-1]))
 			<-changed
 		}

@@ -8,19 +8,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
 // A snapshot is the magic, whose last byte is the format, the length of the state as 8 bytes (big endian), the state
-// as a logpb.State, and the sha256 of all that.
+// as a logpb.State that begins with its header, and the sha256 of all that. So a release that finds a newer format or
+// cluster version says so, and does not try to decode what it may not understand.
 const (
 	snapshotMagic  = "ORRYFSM"
 	snapshotFormat = 1
 	snapshotPrefix = len(snapshotMagic) + 1 + 8
+	headerField    = 1 // of logpb.State
 )
 
 // ErrBadSnapshot says that a snapshot can't be restored: it is damaged, or of a newer release.
@@ -38,7 +42,8 @@ func (s *Snapshot) Encode(w io.Writer) error {
 	data = append(data, snapshotMagic...)
 	data = append(data, snapshotFormat)
 	data = binary.BigEndian.AppendUint64(data, 0)
-	data = appendState(data, s.state)
+	data = appendState(data, &logpb.State{Header: s.state.GetHeader()})
+	data = appendState(data, headless(s.state)) // two encodings of one message, one after the other, are one of it
 	binary.BigEndian.PutUint64(data[snapshotPrefix-8:], uint64(len(data)-snapshotPrefix))
 	sum := sha256.Sum256(data)
 	if _, err := w.Write(append(data, sum[:]...)); err != nil {
@@ -47,22 +52,66 @@ func (s *Snapshot) Encode(w io.Writer) error {
 	return nil
 }
 
+func headless(s *logpb.State) *logpb.State {
+	return &logpb.State{
+		Cluster: s.Cluster, NowUnixNs: s.NowUnixNs, LastModelId: s.LastModelId, Workers: s.Workers, Models: s.Models,
+		Holdings: s.Holdings, Profiles: s.Profiles, Remembered: s.Remembered, ForgottenUnixNs: s.ForgottenUnixNs,
+	}
+}
+
 // Restore reads a snapshot to its end and makes a new state of it. It fails with ErrBadSnapshot, or with the error of
 // the reader.
-func Restore(r io.Reader) (*State, error) {
+func Restore(r io.Reader) (*State, error) { return restore(r, Version) }
+
+func restore(r io.Reader, release uint32) (*State, error) {
 	body, err := readSnapshot(r)
 	if err != nil {
 		return nil, err
 	}
-	var from logpb.State
-	if err := proto.Unmarshal(body, &from); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
-	}
-	s, err := build(&from)
+	s, err := decode(body, release)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
 	}
 	return s, nil
+}
+
+func decode(body []byte, release uint32) (*State, error) {
+	header, err := decodeHeader(body)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkHeader(header, release); err != nil {
+		return nil, err
+	}
+	var from logpb.State
+	if err := proto.Unmarshal(body, &from); err != nil {
+		return nil, err
+	}
+	return build(&from, release)
+}
+
+// decodeHeader reads what a snapshot begins with, and nothing else.
+func decodeHeader(body []byte) (*logpb.SnapshotHeader, error) {
+	number, kind, n := protowire.ConsumeTag(body)
+	if n < 0 || number != headerField || kind != protowire.BytesType {
+		return nil, errors.New("it does not begin with a header")
+	}
+	data, n := protowire.ConsumeBytes(body[n:])
+	var header logpb.SnapshotHeader
+	if n < 0 || proto.Unmarshal(data, &header) != nil {
+		return nil, errors.New("its header can't be decoded")
+	}
+	return &header, nil
+}
+
+func checkHeader(header *logpb.SnapshotHeader, release uint32) error {
+	switch {
+	case header.GetFormat() != snapshotFormat:
+		return fmt.Errorf("its header has format %d, its frame %d", header.GetFormat(), snapshotFormat)
+	case header.GetClusterVersion() > release:
+		return fmt.Errorf("its cluster is at version %d, this release applies up to %d: update this replica", header.GetClusterVersion(), release)
+	}
+	return nil
 }
 
 // readSnapshot returns the encoded state once its frame and checksum are found right.
@@ -122,6 +171,11 @@ func (s *State) canonical() *logpb.State {
 		Remembered:      s.requests.all(),
 		ForgottenUnixNs: s.requests.forgotten,
 	}
+	holdings := 0
+	for _, id := range s.models.keys {
+		holdings += len(s.holdings[id])
+	}
+	state.Holdings = slices.Grow(state.Holdings, holdings)
 	for _, id := range s.models.keys {
 		state.Holdings = append(state.Holdings, s.holdings[id]...)
 	}
@@ -130,20 +184,20 @@ func (s *State) canonical() *logpb.State {
 
 // build makes a state of its canonical form and checks what every state keeps: a snapshot that breaks it was not
 // written by Encode, or by code with a fault.
-func build(from *logpb.State) (*State, error) {
-	if err := checkHeader(from); err != nil {
+func build(from *logpb.State, release uint32) (*State, error) {
+	if err := checkHeader(from.GetHeader(), release); err != nil {
 		return nil, err
 	}
-	if err := checkOrder(from); err != nil {
+	if err := checkForm(from); err != nil {
 		return nil, err
 	}
-	s := New()
+	s := newState(release)
 	s.cluster = from.GetCluster()
 	s.now = from.GetNowUnixNs()
 	s.index = from.GetHeader().GetIndex()
 	s.lastModelID = from.GetLastModelId()
 	for _, w := range from.GetWorkers() {
-		s.workers.put(w.GetName(), w)
+		s.storeWorker(w)
 	}
 	for _, m := range from.GetModels() {
 		if m.GetId() == 0 || m.GetId() > s.lastModelID {
@@ -162,7 +216,7 @@ func build(from *logpb.State) (*State, error) {
 		s.storeHolding(h)
 	}
 	for _, p := range from.GetProfiles() {
-		s.profiles.put(keyOf(p.GetKey()), p)
+		s.storeProfile(p)
 	}
 	for _, row := range from.GetRemembered() {
 		if row.GetResult() == nil || s.requests.first(row.GetRequestId()) != nil {
@@ -171,26 +225,16 @@ func build(from *logpb.State) (*State, error) {
 		s.requests.put(row)
 	}
 	s.requests.forgotten = from.GetForgottenUnixNs()
+	s.changed = 0
 	return s, nil
 }
 
-func checkHeader(from *logpb.State) error {
-	header := from.GetHeader()
-	switch {
-	case header.GetFormat() != snapshotFormat:
-		return fmt.Errorf("its header has format %d, its frame %d", header.GetFormat(), snapshotFormat)
+func checkForm(from *logpb.State) error {
+	switch header := from.GetHeader(); {
 	case from.GetCluster() == nil:
 		return errors.New("it has no cluster record")
 	case header.GetClusterVersion() != from.GetCluster().GetVersion():
 		return fmt.Errorf("its header has cluster version %d, its content %d", header.GetClusterVersion(), from.GetCluster().GetVersion())
-	case header.GetClusterVersion() > Version:
-		return fmt.Errorf("the cluster is at version %d, this release knows %d: update this replica", header.GetClusterVersion(), Version)
-	}
-	return nil
-}
-
-func checkOrder(from *logpb.State) error {
-	switch {
 	case !ascending(from.GetWorkers(), func(a, b *logpb.Worker) bool { return a.GetName() < b.GetName() }):
 		return errors.New("its workers are not in the order of their names")
 	case !ascending(from.GetModels(), func(a, b *logpb.Model) bool { return a.GetId() < b.GetId() }):

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -80,15 +81,16 @@ func TestASnapshotErrorSaysWhatIsWrong(t *testing.T) {
 		return data
 	}
 	for words, data := range map[string][]byte{
-		"after 0 of the first 16 bytes":    {},
-		"starts with \"XRRYFSM\"":          change(0, 'X'),
-		"format is 2, this release reads":  change(7, 2),
-		"claims":                           change(8, 1),
-		"there is more after its":          append(bytes.Clone(good), 0),
-		"it ends after":                    good[:len(good)-1],
-		"its checksum is":                  change(len(good)-1, good[len(good)-1]+1),
-		"cannot parse":                     framed([]byte{0xff}),
-		"header has format 0, its frame 1": framed(nil),
+		"after 0 of the first 16 bytes":   {},
+		"starts with \"XRRYFSM\"":         change(0, 'X'),
+		"format is 2, this release reads": change(7, 2),
+		"claims":                          change(8, 1),
+		"there is more after its":         append(bytes.Clone(good), 0),
+		"it ends after":                   good[:len(good)-1],
+		"its checksum is":                 change(len(good)-1, good[len(good)-1]+1),
+		"its header can't be decoded":     framed([]byte{0x0a, 1, 0xff}),
+		"cannot parse":                    framed([]byte{0x0a, 2, 8, 1, 0xff}),
+		"does not begin with a header":    framed(nil),
 	} {
 		if _, err := Restore(bytes.NewReader(data)); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%v does not say %q", err, words)
@@ -116,12 +118,35 @@ func TestASnapshotErrorSaysWhatIsWrong(t *testing.T) {
 		"remembered without":    func(s *logpb.State) { s.Remembered[0].Result = nil },
 		"without a result, or ": func(s *logpb.State) { s.Remembered[1] = s.Remembered[0] },
 	} {
-		state := serving(t).state.canonical()
+		state := proto.CloneOf(serving(t).state.canonical())
 		spoil(state)
-		if _, err := Restore(bytes.NewReader(framed(appendState(nil, state)))); !errors.Is(err, ErrBadSnapshot) || !strings.Contains(err.Error(), words) {
+		if _, err := Restore(bytes.NewReader(encoded(t, &Snapshot{state}))); !errors.Is(err, ErrBadSnapshot) || !strings.Contains(err.Error(), words) {
 			t.Errorf("%v does not say %q", err, words)
 		}
 	}
+}
+
+// What a later release writes may be anything: it is refused by its format or cluster version, by name, before it is
+// decoded.
+func TestASnapshotOfALaterReleaseIsRefusedByName(t *testing.T) {
+	format := append([]byte(snapshotMagic), snapshotFormat+1)
+	format = append(format, "whatever comes then"...)
+	header := appendState(nil, &logpb.State{Header: &logpb.SnapshotHeader{Format: snapshotFormat, Index: 7, ClusterVersion: Version + 1}})
+	for words, data := range map[string][]byte{
+		fmt.Sprintf("format is %d, this release reads %d: update", snapshotFormat+1, snapshotFormat):           format,
+		fmt.Sprintf("cluster is at version %d, this release applies up to %d: update", Version+1, Version):     framed(append(bytes.Clone(header), 0xff, 0xff)),
+		fmt.Sprintf("its cluster is at version %d, this release applies up to %d: update", Version+1, Version): framed(append(bytes.Clone(header), 0x28, 1)), // workers are a number there
+	} {
+		_, err := Restore(bytes.NewReader(data))
+		if !errors.Is(err, ErrBadSnapshot) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%v does not say %q", err, words)
+		}
+	}
+	begins, err := decodeHeader(encoded(t, serving(t).state.Snapshot())[snapshotPrefix:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "header", begins, &logpb.SnapshotHeader{Format: snapshotFormat, Index: 8, ClusterVersion: 1})
 }
 
 // FuzzRestore looks for a snapshot that makes a replica panic, with a right checksum and without.
@@ -169,7 +194,7 @@ func FuzzApply(f *testing.F) {
 		if _, err := l.state.Apply(l.index+1, &cmd); err != nil && !errors.Is(err, ErrUnknownCommand) {
 			t.Fatal(err)
 		}
-		if _, err := build(l.state.canonical()); err != nil {
+		if _, err := build(l.state.canonical(), Version); err != nil {
 			t.Fatal(err)
 		}
 	})

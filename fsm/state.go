@@ -7,7 +7,7 @@
 // a reader may keep a record for as long as it likes.
 //
 // What Apply answers is part of the contract between releases: testdata/corpus holds command streams that every later
-// release must replay to the same digests.
+// release must replay to the same digests, and testdata/snapshots the snapshots that it must restore to them.
 package fsm
 
 import (
@@ -15,11 +15,10 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/orrery-project/orrery/proto/logpb"
 )
-
-// Version is the newest command schema that this code applies. A new cluster starts at it.
-const Version = 1
 
 // State is the replicated state. It isn't safe for concurrent use; Replica guards one with a lock.
 type State struct {
@@ -35,11 +34,17 @@ type State struct {
 	requests requests
 
 	versions map[string][]uint64 // model name → ids, the largest version first; follows from models
+
+	release uint32 // the newest schema that is applied: Version, or less to act as an older release
+	changed Part   // what has changed since takeChanged
 }
 
 // New returns the state before the first command: a cluster without an id.
-func New() *State {
+func New() *State { return newState(Version) }
+
+func newState(release uint32) *State {
 	return &State{
+		release:  release,
 		cluster:  &logpb.Cluster{},
 		workers:  newTable[string, *logpb.Worker](strings.Compare),
 		models:   newTable[uint64, *logpb.Model](cmp.Compare[uint64]),
@@ -126,19 +131,48 @@ func (s *State) loaded(modelID uint64) bool {
 	})
 }
 
+// The functions below are all that changes records, but for changeCluster. They note the part that has changed, and
+// leave alone what is equal already.
+
+func (s *State) storeWorker(w *logpb.Worker) {
+	if old := s.Worker(w.GetName()); old == nil || !proto.Equal(old, w) {
+		s.workers.put(w.GetName(), w)
+		s.changed |= Workers
+	}
+}
+
+func (s *State) dropWorker(name string) {
+	s.workers.delete(name)
+	s.changed |= Workers
+	s.dropHoldingsOf(name)
+}
+
+func (s *State) storeProfile(p *logpb.Profile) {
+	if old := s.Profile(p.GetKey()); old == nil || !proto.Equal(old, p) {
+		s.profiles.put(keyOf(p.GetKey()), p)
+		s.changed |= Profiles
+	}
+}
+
 func (s *State) storeHolding(h *logpb.Holding) {
 	of := s.holdings[h.GetModelId()]
-	if i, found := findHolding(of, h.GetWorker()); found {
-		of[i] = h
-	} else {
+	i, found := findHolding(of, h.GetWorker())
+	switch {
+	case !found:
 		s.holdings[h.GetModelId()] = slices.Insert(of, i, h)
+	case proto.Equal(of[i], h):
+		return
+	default:
+		of[i] = h
 	}
+	s.changed |= Holdings
 }
 
 func (s *State) dropHolding(modelID uint64, worker string) {
 	of := s.holdings[modelID]
 	if i, found := findHolding(of, worker); found {
 		s.holdings[modelID] = slices.Delete(of, i, i+1)
+		s.changed |= Holdings
 	}
 }
 
@@ -163,6 +197,7 @@ func (s *State) storeModel(m *logpb.Model) {
 		s.versions[m.GetName()] = slices.Insert(ids, i, m.GetId())
 	}
 	s.models.put(m.GetId(), m)
+	s.changed |= Models
 }
 
 func (s *State) dropModel(m *logpb.Model) {
@@ -173,6 +208,10 @@ func (s *State) dropModel(m *logpb.Model) {
 		s.versions[m.GetName()] = ids
 	}
 	s.models.delete(m.GetId())
+	s.changed |= Models
+	if len(s.holdings[m.GetId()]) > 0 {
+		s.changed |= Holdings
+	}
 	delete(s.holdings, m.GetId())
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -33,7 +34,11 @@ func stream(length int) *rapid.Generator[[]*logpb.Command] {
 			cmd.RequestId = fmt.Sprintf("r-%d", i)
 			cmd.ProposedUnixNs = now
 			cmd.RequestedUnixNs = now + rapid.SampledFrom([]int64{0, -1e9, 1e9, int64(time.Hour)}).Draw(t, "skew")
-			cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 1, 1, Version + 1}).Draw(t, "version")
+			if NeededVersion(cmd) > 1 && rapid.Bool().Draw(t, "right") {
+				cmd.Version = NeededVersion(cmd)
+			} else {
+				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 2, Version + 1}).Draw(t, "version")
+			}
 			if i == 0 {
 				cmd.RequestedUnixNs, cmd.Version = now, 0
 			}
@@ -51,7 +56,7 @@ func body(t *rapid.T) proto.Message {
 	version := rapid.SampledFrom([]string{"", "1", "2", "10"})
 	kind := rapid.SampledFrom([]string{"cpu", "gpu"})
 	digest := rapid.SampledFrom([]string{digestA, digestA, digestA, digestB})
-	switch rapid.IntRange(0, 15).Draw(t, "body") {
+	switch rapid.IntRange(0, 16).Draw(t, "body") {
 	case 0, 1, 2:
 		w := worker(name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"))
 		w.Speed = rapid.SampledFrom([]float64{1, 2.5, 0}).Draw(t, "speed")
@@ -89,8 +94,17 @@ func body(t *rapid.T) proto.Message {
 			&logpb.SetSettings{Settings: &logpb.Settings{Policy: "edf"}},
 			&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}},
 			&logpb.RaiseEpoch{To: 3},
+			&logpb.RaiseEpoch{To: 7},
 			&logpb.InitCluster{ClusterId: "c-2"},
+			&logpb.RaiseVersion{To: 1},
+			&logpb.RaiseVersion{To: Version},
+			&logpb.RaiseVersion{To: Version},
 		}).Draw(t, "setting")
+	case 15:
+		return &logpb.CheckDigest{
+			Index:  rapid.Uint64Range(0, 20).Draw(t, "index"),
+			Digest: rapid.SampledFrom([]string{"", strings.Repeat("a1", 32)}).Draw(t, "digest"),
+		}
 	default:
 		return &logpb.TakeDigest{}
 	}

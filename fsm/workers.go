@@ -27,7 +27,7 @@ func (s *State) registerWorker(asked *logpb.Worker) *logpb.Result {
 		}
 		w.Status = statusAfterRegistration(old, w.GetIncarnation())
 	}
-	s.workers.put(w.GetName(), w)
+	s.storeWorker(w)
 	return &logpb.Result{}
 }
 
@@ -55,7 +55,7 @@ func (s *State) setWorkerStatus(c *logpb.SetWorkerStatus) *logpb.Result {
 	if old.GetStatus() != c.GetStatus() {
 		w := proto.CloneOf(old)
 		w.Status = c.GetStatus()
-		s.workers.put(w.GetName(), w)
+		s.storeWorker(w)
 	}
 	return &logpb.Result{}
 }
@@ -65,8 +65,7 @@ func (s *State) removeWorker(c *logpb.RemoveWorker) *logpb.Result {
 	if refusal != nil {
 		return refusal
 	}
-	s.workers.delete(w.GetName())
-	s.dropHoldingsOf(w.GetName())
+	s.dropWorker(w.GetName())
 	return &logpb.Result{}
 }
 

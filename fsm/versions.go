@@ -1,0 +1,55 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+// Version is the newest command schema that this code applies. A cluster starts at 1, and goes up when its leader
+// has seen that every member can follow (RaiseVersion): so a mixed cluster is safe.
+const Version = 2
+
+// ErrOutdated says that this replica can't follow its cluster any more, because that has gone to a newer schema.
+var ErrOutdated = errors.New("this replica is too old for its cluster")
+
+// NeededVersion is the schema that a command needs, which a proposer has to write into it. It is 0 for a kind that
+// this release doesn't know.
+func NeededVersion(cmd *logpb.Command) uint32 {
+	switch cmd.GetBody().(type) {
+	case *logpb.Command_InitCluster, *logpb.Command_RegisterWorker, *logpb.Command_SetWorkerStatus, *logpb.Command_RemoveWorker,
+		*logpb.Command_LoadModel, *logpb.Command_UnloadModel, *logpb.Command_UpdateHoldings, *logpb.Command_PutProfiles,
+		*logpb.Command_SetPhase, *logpb.Command_SetSettings, *logpb.Command_TakeDigest, *logpb.Command_RaiseEpoch,
+		*logpb.Command_RaiseVersion:
+		return 1
+	case *logpb.Command_CheckDigest:
+		return 2
+	}
+	return 0
+}
+
+// statedVersion is the schema that a command says it needs. The first commands did not say.
+func statedVersion(cmd *logpb.Command) uint32 { return max(cmd.GetVersion(), 1) }
+
+// knows says whether the release that the state acts as has the kind of command.
+func (s *State) knows(cmd *logpb.Command) bool {
+	needed := NeededVersion(cmd)
+	return needed > 0 && needed <= s.release
+}
+
+// version is the schema that commands may need. Until the cluster has one, it is the first.
+func (s *State) version() uint32 { return max(s.cluster.GetVersion(), 1) }
+
+// raiseVersion fails on a replica that can't follow: it must stop, since the others go on.
+func (s *State) raiseVersion(to uint32) (*logpb.Result, error) {
+	if to <= s.version() {
+		return refuse(logpb.Reason_REASON_INVALID, "the cluster is at version %d and only rises: it can't go to %d", s.version(), to), nil
+	}
+	if to > s.release {
+		return nil, fmt.Errorf("%w: it goes to version %d, this release applies up to %d: update this replica, then start it again",
+			ErrOutdated, to, s.release)
+	}
+	s.changeCluster(func(c *logpb.Cluster) { c.Version = to })
+	return &logpb.Result{}, nil
+}

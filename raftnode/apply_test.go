@@ -41,7 +41,7 @@ func TestFollowerRefuses(t *testing.T) {
 			"apply":    err,
 			"barrier":  follower.Barrier(ctx),
 			"verify":   follower.VerifyLeader(ctx),
-			"transfer": follower.Transfer(ctx),
+			"transfer": follower.Transfer(ctx, ""),
 			"add":      follower.AddNonvoter(ctx, "c4-0", "c4:8012"),
 			"promote":  follower.Promote(ctx, "c4-0", "c4:8012"),
 			"remove":   follower.Remove(ctx, "c4-0"),

@@ -7,19 +7,18 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 const identityBytes = 8 // of randomness
 
-// identityKey is where the id is in the stable store.
+// identityKey is where the id is among the stable values.
 var identityKey = []byte("ReplicaID")
 
-// identify returns the id of the replica in dir, and makes one for a directory
-// without any state.
+// identify returns the id of the replica in dir, and makes one for a store that is
+// new: one that has any other state has its id.
 //
-// The id is kept where the votes are. The two live and die together, then: a
+// The id is kept in one record with the votes. They live and die together, then: a
 // replica that had lost its votes but not its id could vote twice in one term.
 func identify(dir, name string, store *store) (string, error) {
 	kept, err := store.Get(identityKey)
@@ -35,14 +34,6 @@ func identify(dir, name string, store *store) (string, error) {
 		return "", fmt.Errorf("read the replica's id: %w", err)
 	}
 
-	used, err := raft.HasExistingState(store, store, store.snapshots)
-	if err != nil {
-		return "", fmt.Errorf("look for state in %s: %w", dir, err)
-	}
-	if used {
-		return "", fmt.Errorf("%s holds a part of a replica's state, but not its id and votes: "+
-			"empty it wholly, to start as a new replica", dir)
-	}
 	random := make([]byte, identityBytes)
 	_, _ = rand.Read(random) // never fails: it ends the process instead
 	id := name + "-" + hex.EncodeToString(random)

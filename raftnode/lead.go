@@ -4,10 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+)
+
+var (
+	// ErrNotVoter says that a replica has no vote, and so can't lead.
+	ErrNotVoter = errors.New("not a voter")
+
+	// ErrSilent says that no replica that could take over answers the leader.
+	ErrSilent = errors.New("no answer")
 )
 
 // transferRetry is the wait between looks at whether an earlier transfer of
@@ -91,30 +100,145 @@ func (n *Node) leading() (term uint64, ok bool) {
 	return term, ok
 }
 
-// Transfer hands the leadership to another voter that is up to date, and returns
-// when this replica no longer leads. Meanwhile commands are refused with
-// ErrNotLeader. If raft's choice can't be reached, the other voters are tried.
-func (n *Node) Transfer(ctx context.Context) error {
-	attempts := []func() raft.Future{func() raft.Future { return n.raft.LeadershipTransfer() }}
-	for _, s := range n.Servers() {
-		if s.Voter && s.ID != n.id {
-			attempts = append(attempts, func() raft.Future {
-				return n.raft.LeadershipTransferToServer(raft.ServerID(s.ID), raft.ServerAddress(s.Address))
-			})
-		}
+// LeaderHeard returns how long ago a leader was heard, or ever is false if none
+// was since this replica was opened. For a leader it is zero.
+//
+// Raft's own figure, in Stats, also counts the votes that this replica has given,
+// which come again and again while there is no leader.
+func (n *Node) LeaderHeard() (ago time.Duration, ever bool) {
+	if _, ok := n.leading(); ok {
+		return 0, true
 	}
+	// Votes are not given while a leader is known.
+	contact := n.raft.LastContact()
+	id, _ := n.Leader()
+	c := &n.suspicion.contact
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	heard := c.at
+	switch {
+	case c.led: // until just now
+		heard = time.Now()
+	case (id != "" || c.known) && contact.After(heard):
+		heard = contact
+	}
+	if heard.IsZero() {
+		return 0, false
+	}
+	return time.Since(heard), true
+}
+
+// contact is what is known of the newest leader but for raft's own memory, which
+// votes overwrite.
+type contact struct {
+	mu    sync.Mutex
+	known bool      // a leader is known
+	led   bool      // it is this replica
+	at    time.Time // when it became known, or, when it was lost, was last heard
+}
+
+// look notes that a leader has become known, or is no longer.
+func (n *Node) look() {
+	_, leads := n.leading()
+	id, _ := n.Leader()
+	last := n.raft.LastContact()
+	c := &n.suspicion.contact
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := leads || id != ""
+	switch {
+	case known && !c.known, c.led && !leads:
+		c.at = time.Now()
+	case !known && c.known && last.After(c.at):
+		c.at = last
+	}
+	c.known, c.led = known, leads
+}
+
+// Transfer hands the leadership to the voter with the id to, or to any that is up
+// to date if to is empty, and returns when this replica no longer leads. Meanwhile
+// commands are refused with ErrNotLeader. A leader that is told to hand over to
+// itself has done so.
+//
+// Voters that don't answer are passed over. The error is ErrNoServer, ErrNotVoter
+// or ErrSilent for one that was named and can't lead, ErrNotLeader if this
+// replica does not lead.
+func (n *Node) Transfer(ctx context.Context, to string) error {
+	if err := n.transferTo(ctx, to); err != nil {
+		return fmt.Errorf("transfer leadership: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) transferTo(ctx context.Context, to string) error {
+	servers, err := n.changeable(ctx)
+	if err != nil || to == n.id {
+		return err
+	}
+	heirs, choice, err := n.heirs(servers, to)
+	if err != nil {
+		return err
+	}
+	// A transfer must not wait for a peer that is gone, be it in a dial.
+	defer n.stream.hurry()()
 	var errs []error
-	for _, attempt := range attempts {
-		err := n.transfer(ctx, attempt)
-		if err == nil {
-			return nil
-		}
+	attempt := func(ask func() raft.Future) (done bool) {
+		err = n.transfer(ctx, ask)
 		errs = append(errs, err)
-		if ctx.Err() != nil || errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed) {
-			return fmt.Errorf("transfer leadership: %w", err)
+		return err == nil || ctx.Err() != nil || errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed)
+	}
+	if choice && attempt(func() raft.Future { return n.raft.LeadershipTransfer() }) {
+		return err
+	}
+	for _, s := range heirs {
+		if !n.answers(s) { // any more
+			continue
+		}
+		if attempt(func() raft.Future {
+			return n.raft.LeadershipTransferToServer(raft.ServerID(s.ID), raft.ServerAddress(s.Address))
+		}) {
+			return err
 		}
 	}
-	return fmt.Errorf("transfer leadership: %w", errors.Join(errs...))
+	if len(errs) == 0 {
+		return ErrSilent
+	}
+	return errors.Join(errs...)
+}
+
+// heirs returns the voters that may take over, and whether raft, which knows who
+// is the most up to date but not who answers, may choose among them.
+func (n *Node) heirs(servers []Server, to string) (heirs []Server, choice bool, err error) {
+	choice = to == ""
+	var silent []string
+	for _, s := range servers {
+		switch {
+		case s.ID == n.id || to != "" && s.ID != to:
+		case !s.Voter && to != "":
+			return nil, false, fmt.Errorf("%w: %s has no vote yet", ErrNotVoter, to)
+		case !s.Voter:
+		case !n.answers(s):
+			silent = append(silent, s.ID)
+		default:
+			heirs = append(heirs, s)
+		}
+	}
+	switch {
+	case len(heirs) > 0:
+		return heirs, choice && len(silent) == 0, nil
+	case len(silent) > 0:
+		return nil, false, fmt.Errorf("%w: %s", ErrSilent, strings.Join(silent, ", "))
+	case to != "":
+		return nil, false, fmt.Errorf("%w: %s", ErrNoServer, to)
+	default:
+		return nil, false, fmt.Errorf("%w: there is no other voter", ErrNoServer)
+	}
+}
+
+// answers reports whether a member has answered this replica, which leads and asks
+// ten times in that time, within the last heartbeat timeout.
+func (n *Node) answers(s Server) bool {
+	return n.stream.answered(raft.ServerAddress(s.Address), n.raft.ReloadableConfig().HeartbeatTimeout)
 }
 
 // transfer makes one attempt, once an earlier one no longer stands in its way.
@@ -124,6 +248,12 @@ func (n *Node) transfer(ctx context.Context, attempt func() raft.Future) error {
 		// Both mean that raft is still busy with a transfer.
 		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) && !errors.Is(err, raft.ErrEnqueueTimeout) {
 			return standing(err)
+		}
+		// It waits for the answer of one that has been silent ever since.
+		for _, s := range n.Servers() {
+			if !n.answers(s) {
+				n.stream.cut(raft.ServerAddress(s.Address))
+			}
 		}
 		select {
 		case <-time.After(transferRetry):
@@ -135,7 +265,11 @@ func (n *Node) transfer(ctx context.Context, attempt func() raft.Future) error {
 
 // observe starts to watch raft. Its observers drop what they can't take, which is
 // harmless here: one observation that waits is enough for everybody to look again.
+//
+// It also opens the stream, whose connections have waited for it to be known
+// which replica this is.
 func (n *Node) observe() {
+	n.stream.serve(n)
 	n.observed = make(chan raft.Observation, 1)
 	n.observer = raft.NewObserver(n.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
@@ -147,6 +281,7 @@ func (n *Node) observe() {
 	n.raft.RegisterObserver(n.observer)
 	n.watcher.Go(func() {
 		for {
+			n.look()
 			select {
 			case <-n.observed:
 				n.changed.broadcast()

@@ -137,7 +137,7 @@ func TestLeadIsJoinedBeforeTheNextTerm(t *testing.T) {
 		reign, stop := c.lead(3 * time.Second)
 		begin := time.Now()
 		for range 4 {
-			if err := c.leader().Transfer(within(t, 5*time.Second)); err != nil {
+			if err := c.leader().Transfer(within(t, 5*time.Second), ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -185,7 +185,7 @@ func TestTransfer(t *testing.T) {
 		c := formed(t, "c1", "c2", "c3")
 		old := c.leader()
 		begin := time.Now()
-		if err := old.Transfer(within(t, time.Second)); err != nil {
+		if err := old.Transfer(within(t, time.Second), ""); err != nil {
 			t.Fatal(err)
 		}
 		next := c.leader()
@@ -210,7 +210,7 @@ func TestTransferPastADeadVoter(t *testing.T) {
 			if err := gone.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := old.Transfer(within(t, 5*time.Second)); err != nil {
+			if err := old.Transfer(within(t, 5*time.Second), ""); err != nil {
 				t.Fatal(err)
 			}
 			if next := c.leader(); next == old {
@@ -227,9 +227,46 @@ func TestTransferPastASilentVoter(t *testing.T) {
 			c := formed(t, "c1", "c2", "c3")
 			old := c.leader()
 			time.Sleep(time.Second)
-			c.net.silence(c.others(old)[silent].Address())
-			if err := old.Transfer(within(t, 10*time.Second)); err != nil {
+			frozen := c.others(old)[silent]
+			c.net.freeze(frozen.Address())
+			defer c.net.thaw(frozen.Address())
+			begin := time.Now()
+			if err := old.Transfer(within(t, 10*time.Second), ""); err != nil {
 				t.Fatal(err)
+			}
+			if took := time.Since(begin); took > 900*time.Millisecond {
+				t.Errorf("handing over took %v", took)
+			}
+			delete(c.replicas, frozen.name)
+			if next := c.leader(); next == old {
+				t.Error("nobody took over")
+			}
+			c.replicas[frozen.name] = frozen
+		})
+	}
+}
+
+// One that is known to be gone costs no attempt at all.
+func TestTransferPastALongDeadVoter(t *testing.T) {
+	for _, dead := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := formed(t, "c1", "c2", "c3")
+			old := c.leader()
+			gone := c.others(old)[dead]
+			if err := gone.Close(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(30 * time.Second)
+			c.apply("a")
+			if err := old.Transfer(t.Context(), gone.ID()); !errors.Is(err, ErrSilent) {
+				t.Errorf("to the dead one: %v", err)
+			}
+			begin := time.Now()
+			if err := old.Transfer(within(t, time.Second), ""); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took > 100*time.Millisecond {
+				t.Errorf("handing over took %v", took)
 			}
 			if next := c.leader(); next == old {
 				t.Error("nobody took over")
@@ -238,10 +275,126 @@ func TestTransferPastASilentVoter(t *testing.T) {
 	}
 }
 
+func TestTransferToOneOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		novice := c.start("c4")
+		if err := c.leader().AddNonvoter(t.Context(), novice.ID(), novice.Address()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"c3", "c1", "c2", "c3", "c3"} {
+			heir := c.replicas[name]
+			if err := c.leader().Transfer(within(t, time.Second), heir.ID()); err != nil {
+				t.Fatal(err)
+			}
+			if next := c.leader(); next != heir {
+				t.Errorf("%s leads, not %s", next.name, name)
+			}
+		}
+		leader := c.leader()
+		term := leader.Term()
+		if err := leader.Transfer(t.Context(), "c9-0011223344556677"); !errors.Is(err, ErrNoServer) {
+			t.Errorf("to a stranger: %v", err)
+		}
+		if err := leader.Transfer(t.Context(), novice.ID()); !errors.Is(err, ErrNotVoter) {
+			t.Errorf("to one without a vote: %v", err)
+		}
+		c.apply("a")
+		if leader.Term() != term {
+			t.Error("a refused transfer cost a term")
+		}
+	})
+}
+
+// The figure decides when control calls are refused, so it may not look fresh
+// while there is no leader.
+func TestLeaderHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		lonely := c.start("c0")
+		time.Sleep(time.Second)
+		if ago, ever := lonely.LeaderHeard(); ever {
+			t.Errorf("an empty replica heard a leader %v ago", ago)
+		}
+		delete(c.replicas, "c0")
+		defer func() { _ = lonely.Close() }()
+
+		c.form("c1", "c2", "c3", "c4")
+		old := c.leader()
+		time.Sleep(time.Second)
+		for range 100 {
+			time.Sleep(73 * time.Millisecond)
+			for _, r := range c.replicas {
+				ago, ever := r.LeaderHeard()
+				limit := 300 * time.Millisecond
+				if r == old {
+					limit = 0
+				}
+				if !ever || ago > limit {
+					t.Errorf("%s heard a leader %v ago (%v)", r.name, ago, ever)
+				}
+			}
+		}
+
+		// Two of four ask for votes for ever, and give them.
+		others := c.others(old)
+		lost := time.Now()
+		if err := old.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := others[0].Close(); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			time.Sleep(310 * time.Millisecond)
+			for _, r := range others[1:] {
+				ago, ever := r.LeaderHeard()
+				if gone := time.Since(lost); !ever || ago < gone-10*time.Millisecond || ago > gone+300*time.Millisecond {
+					t.Fatalf("%s heard a leader %v ago, which is gone for %v", r.name, ago, gone)
+				}
+			}
+		}
+		c.start(old.name)
+		c.start(others[0].name)
+		c.leader()
+		time.Sleep(time.Second)
+		for _, r := range c.replicas {
+			if ago, ever := r.LeaderHeard(); !ever || ago > 300*time.Millisecond {
+				t.Errorf("%s heard the next leader %v ago", r.name, ago)
+			}
+		}
+	})
+}
+
+func TestLeaderHeardAfterLosingTheLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := formed(t, "c1", "c2", "c3")
+		old := c.leader()
+		time.Sleep(time.Minute)
+		c.part(old)
+		for {
+			changed := old.LeaderChanged()
+			ago, ever := old.LeaderHeard()
+			if _, leads := old.leading(); !leads {
+				if !ever || ago > 10*time.Millisecond {
+					t.Errorf("the leader of a moment ago heard one %v ago", ago)
+				}
+				break
+			}
+			<-changed
+		}
+		lost := time.Now()
+		time.Sleep(5 * time.Second)
+		if ago, _ := old.LeaderHeard(); ago < time.Since(lost)-10*time.Millisecond || ago > time.Since(lost)+10*time.Millisecond {
+			t.Errorf("%v after it lost the lead it heard one %v ago", time.Since(lost), ago)
+		}
+	})
+}
+
 func TestTransferToNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := formed(t, "c1")
-		if err := c.leader().Transfer(within(t, 5*time.Second)); err == nil {
+		if err := c.leader().Transfer(within(t, 5*time.Second), ""); err == nil {
 			t.Error("a single voter transferred its leadership")
 		}
 		c.apply("a") // and still leads

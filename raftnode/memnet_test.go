@@ -18,6 +18,7 @@ type memNet struct {
 	hosts map[string]*memHost
 	parts map[string]int // by address; zero unless parted
 	mute  map[string]bool
+	ice   map[string]chan struct{} // by address; closed when the host thaws
 	links map[*memLink]struct{}
 }
 
@@ -27,7 +28,8 @@ type memLink struct {
 }
 
 func newMemNet() *memNet {
-	return &memNet{hosts: map[string]*memHost{}, parts: map[string]int{}, mute: map[string]bool{}, links: map[*memLink]struct{}{}}
+	return &memNet{hosts: map[string]*memHost{}, parts: map[string]int{}, mute: map[string]bool{},
+		ice: map[string]chan struct{}{}, links: map[*memLink]struct{}{}}
 }
 
 // listen puts a host at address.
@@ -55,7 +57,54 @@ func (n *memNet) part(addresses ...string) {
 	}
 }
 
-// silence lets a host be reached, but no longer read or answer: it is frozen.
+// freeze stops a host's process: its connections stay, and others can still be
+// made, but it no longer reads, nor writes.
+func (n *memNet) freeze(address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ice[address] = make(chan struct{})
+}
+
+// thaw lets a host's process go on.
+func (n *memNet) thaw(address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ice := n.ice[address]; ice != nil {
+		close(ice)
+		delete(n.ice, address)
+	}
+}
+
+// thawed returns once the host at address is not frozen.
+func (n *memNet) thawed(address string) {
+	n.mu.Lock()
+	ice := n.ice[address]
+	n.mu.Unlock()
+	if ice != nil {
+		<-ice
+	}
+}
+
+// memConn is a host's end of a connection.
+type memConn struct {
+	net.Conn
+	network *memNet
+	address string // of the host
+}
+
+func (c *memConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.network.thawed(c.address)
+	return n, err
+}
+
+func (c *memConn) Write(p []byte) (int, error) {
+	c.network.thawed(c.address)
+	return c.Conn.Write(p)
+}
+
+// silence breaks a host's connections. It can still be reached, but no longer
+// reads or answers.
 func (n *memNet) silence(address string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -67,6 +116,13 @@ func (n *memNet) silence(address string) {
 			delete(n.links, link)
 		}
 	}
+}
+
+// wake ends the silence of a host.
+func (n *memNet) wake(address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.mute, address)
 }
 
 // heal lets everybody reach everybody again.
@@ -133,14 +189,18 @@ type memHost struct {
 func (h *memHost) Accept() (net.Conn, error) {
 	select {
 	case conn := <-h.incoming:
-		return conn, nil
+		return &memConn{conn, h.network, h.address}, nil
 	case <-h.closed:
 		return nil, errors.New("host is down")
 	}
 }
 
 func (h *memHost) Dial(address raft.ServerAddress, _ time.Duration) (net.Conn, error) {
-	return h.network.dial(h.address, string(address))
+	conn, err := h.network.dial(h.address, string(address))
+	if err != nil {
+		return nil, err
+	}
+	return &memConn{conn, h.network, h.address}, nil
 }
 
 func (h *memHost) Close() error {

@@ -4,11 +4,13 @@
 // The package knows nothing of what it replicates. A command is bytes; what it
 // means is the business of the raft.FSM that Options names.
 //
-// Three things differ from the bare library. Outcomes are honest: an Apply that
+// Four things differ from the bare library. Outcomes are honest: an Apply that
 // was interrupted says that nobody knows whether it was applied. Leadership is a
 // level and not an edge: Lead calls a function once a term and joins it before
-// the next. And storage fails loudly: the first error of the log, the stable
-// store or a snapshot is reported, so that the process can stop.
+// the next. Storage fails loudly: the first error of the log, the stable store or
+// a snapshot is reported, and so is a write that hangs, so that the process can
+// stop. And storage is verified: Open reads all of it, and takes a damaged store
+// for a lost one; the replica starts anew then, under a new id.
 package raftnode
 
 import (
@@ -64,11 +66,21 @@ type Options struct {
 	Snapshots Snapshots
 	Logger    hclog.Logger // default: no log
 
-	// OnFault is told, once, of the first error of the storage after Open. The
-	// process has to stop: a replica whose disk has failed may not vote or lead.
-	// It is called on a goroutine of raft, so it must not wait for Close; raft
-	// panics after it returns if the error concerned its term. Default: panic.
+	// OnFault is told, once, of the first error of the storage after Open, which
+	// may be that an entry is not as it was written. The process has to stop: a
+	// replica whose disk has failed may not vote or lead. It is called on a
+	// goroutine of raft, so it must not wait for Close. It need not return, and
+	// had better end the process with a status of its own: raft panics once it
+	// returns, if the error concerned its term or its vote. Default: panic.
 	OnFault func(error)
+
+	WriteLimits WriteLimits
+
+	// OnHang is told, once, of a call of the storage that exceeds its limit. It
+	// must end the process, and need not return: the call can't be taken back, so
+	// nothing can be done safely while it may still go on, and Close would wait
+	// for it. It is called on a goroutine that Close joins. Default: panic.
+	OnHang func(error)
 
 	wrapDisk func(disk) disk // lets a test put a failing disk in between
 }
@@ -99,6 +111,10 @@ type Node struct {
 // Open starts the replica that lives in opts.Dir, and makes it there if the
 // directory is empty. A new replica belongs to no cluster until it bootstraps
 // one, or until the leader of one adds it.
+//
+// If the store is damaged, or was condemned, Open moves it to a directory
+// damaged-<time> beside it, logs what was found, and makes a new replica that may
+// join a cluster but not bootstrap one. Errors of the disk are returned.
 func Open(opts Options) (_ *Node, err error) {
 	if opts.Stream == nil {
 		return nil, errors.New("open replica: no stream layer given")
@@ -157,6 +173,12 @@ func Open(opts Options) (_ *Node, err error) {
 		down:      make(chan struct{}),
 	}
 	n.observe()
+	n.watcher.Go(func() {
+		leading := func() bool { return r.State() == raft.Leader }
+		store.watchdog.run(n.down, opts.WriteLimits, leading, func(err error) {
+			opts.OnHang(fmt.Errorf("raft storage in %s hangs: %w", opts.Dir, err))
+		})
+	})
 	return n, nil
 }
 
@@ -179,6 +201,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.OnFault == nil {
 		o.OnFault = func(err error) { panic(err) }
 	}
+	if o.OnHang == nil {
+		o.OnHang = func(err error) { panic(err) }
+	}
+	o.WriteLimits.Leader = cmp.Or(o.WriteLimits.Leader, 2*time.Second)
+	o.WriteLimits.Follower = cmp.Or(o.WriteLimits.Follower, 10*time.Second)
 	o.Timing.Heartbeat = cmp.Or(o.Timing.Heartbeat, 500*time.Millisecond)
 	o.Timing.Election = cmp.Or(o.Timing.Election, 500*time.Millisecond)
 	o.Timing.LeaderLease = cmp.Or(o.Timing.LeaderLease, 200*time.Millisecond)

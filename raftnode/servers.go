@@ -40,7 +40,10 @@ func (n *Node) Formed() bool { return len(n.Servers()) > 0 }
 // Servers returns the newest configuration that this replica knows of, committed
 // or not; none if it belongs to no cluster.
 func (n *Node) Servers() []Server {
-	configuration := n.raft.GetConfiguration().Configuration() // never waits nor fails
+	return serversOf(n.raft.GetConfiguration().Configuration()) // never waits nor fails
+}
+
+func serversOf(configuration raft.Configuration) []Server {
 	servers := make([]Server, 0, len(configuration.Servers))
 	for _, s := range configuration.Servers {
 		servers = append(servers, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})

@@ -7,12 +7,15 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// suspicion shortens this replica's timeouts for a while.
+// suspicion is what this replica thinks of its leader. It shortens its timeouts
+// for a while.
 type suspicion struct {
 	mu sync.Mutex
 	// cautious are the timeouts to return to.
 	cautious raft.ReloadableConfig
 	hasty    bool
+
+	contact contact
 }
 
 // SuspectLeader says that the caller has lost its connection to the leader, which

@@ -37,21 +37,19 @@ func (c *Client) SetSettings(ctx context.Context, settings *logpb.Settings) (*lo
 }
 
 // ListModels returns the wanted models of a name and version; empty means all.
-func (c *Client) ListModels(ctx context.Context, name, version string) ([]*controlpb.ModelStatus, error) {
-	answer, err := ask(ctx, c, controlpb.ControlClient.ListModels, &controlpb.ListModelsRequest{Name: name, Version: version})
-	return answer.GetModels(), err
+func (c *Client) ListModels(ctx context.Context, request *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
+	return ask(ctx, c, controlpb.ControlClient.ListModels, request)
 }
 
 // ListWorkers returns the registered workers.
-func (c *Client) ListWorkers(ctx context.Context) ([]*controlpb.WorkerInfo, error) {
-	answer, err := ask(ctx, c, controlpb.ControlClient.ListWorkers, &controlpb.ListWorkersRequest{})
-	return answer.GetWorkers(), err
+func (c *Client) ListWorkers(ctx context.Context, request *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	return ask(ctx, c, controlpb.ControlClient.ListWorkers, request)
 }
 
 // ClusterStatus returns how the cluster looks from one controller, which is
 // named in it.
-func (c *Client) ClusterStatus(ctx context.Context) (*controlpb.ClusterStatusResponse, error) {
-	return ask(ctx, c, controlpb.ControlClient.ClusterStatus, &controlpb.ClusterStatusRequest{})
+func (c *Client) ClusterStatus(ctx context.Context, request *controlpb.ClusterStatusRequest) (*controlpb.ClusterStatusResponse, error) {
+	return ask(ctx, c, controlpb.ControlClient.ClusterStatus, request)
 }
 
 // Startup returns how far the cluster's startup has come.

@@ -95,7 +95,7 @@ func TestControlCallsWaitForALeader(t *testing.T) {
 func TestControlCallsEndWithTheirDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T, n *testnet.Network) {
 		since := time.Now()
-		_, err := dialled(t, n, "a").ListWorkers(within(t, time.Second))
+		_, err := dialled(t, n, "a").ListWorkers(within(t, time.Second), &controlpb.ListWorkersRequest{})
 		if !errors.Is(err, errs.DeadlinePassed) || !strings.Contains(err.Error(), "a:1") || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("%v; want the address and the cause", err)
 		}

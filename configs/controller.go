@@ -51,6 +51,8 @@ type ControllerAdvertise struct {
 type ControllerCluster struct {
 	// Controllers are the advertised peer addresses of all replicas, this one among them.
 	Controllers []Address `yaml:"controllers"`
+	// Bootstrap says whether an empty replica may found or join a cluster by itself; if not, it waits for an operator.
+	Bootstrap bool `yaml:"bootstrap"`
 	// GossipSeeds are members to join through; a controller also finds the others by Controllers.
 	GossipSeeds []Address `yaml:"gossip_seeds"`
 	// GossipKeyFile is the path of the gossip encryption key, for [ReadGossipKey]; empty means no encryption.
@@ -144,6 +146,7 @@ func DefaultController() Controller {
 			Raft:      "127.0.0.1:8012",
 			Gossip:    "127.0.0.1:7946",
 		},
+		Cluster: ControllerCluster{Bootstrap: true},
 		Raft: Raft{
 			HeartbeatTimeout:   500 * time.Millisecond,
 			ElectionTimeout:    500 * time.Millisecond,

@@ -216,7 +216,7 @@ func TestAddressInAListInBraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := ControllerCluster{Controllers: []Address{"127.0.0.1:8011", "h2:8011", "h3:1"}, GossipSeeds: []Address{"h4:7946"}}
+	want := ControllerCluster{Bootstrap: true, Controllers: []Address{"127.0.0.1:8011", "h2:8011", "h3:1"}, GossipSeeds: []Address{"h4:7946"}}
 	if diff := cmp.Diff(want, got.Cluster); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -49,6 +49,8 @@ type call struct {
 	waiting bool
 	// maybe says that an earlier attempt may have been executed.
 	maybe bool
+	// lost counts the workers that were lost with it while there was no leader.
+	lost int
 }
 
 // withDeadline gives the request the sooner of the client's deadline and its
@@ -85,15 +87,32 @@ func (c *call) local() (model *logpb.Model) {
 	return model
 }
 
-// run sends the request to one leader after the other until it is answered.
+// run sends the request to one leader after the other until it is answered,
+// or, during an outage of all leaders, to a worker.
 func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
 	if err := c.waitForServing(ctx); err != nil {
 		return nil, err
 	}
+	why := "there is no leader"
+	var tried <-chan struct{}
 	for {
-		way, err := c.e.c.route.wait(ctx)
+		way, outage, news, err := c.path(ctx, tried)
 		if err != nil {
-			return nil, c.ended(ctx, "there is no leader")
+			return nil, c.ended(ctx, why)
+		}
+		if outage != nil {
+			tried = news
+			answer, err := outage.call(ctx, c)
+			switch {
+			case err == nil:
+				return answer, nil
+			case ctx.Err() != nil:
+				return nil, c.ended(ctx, "there is no leader, and no worker answered in time")
+			case !errors.Is(err, errNobody):
+				return nil, c.honest(err)
+			}
+			why = fmt.Sprintf("there is no leader, and no worker that can be reached has the weights of model %q on a device", c.request.ModelName)
+			continue
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
 			return nil, c.ended(ctx, "no time was left to send the request to the leader")
@@ -111,6 +130,28 @@ func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
 		c.maybe = c.maybe || errs.From(err).Execution != errs.NotExecuted
 		if err := pause(ctx, retryAfter(c.attempt)); err != nil {
 			return nil, c.ended(ctx, "the leader changed and the request could not be sent again in time")
+		}
+	}
+}
+
+// path waits until there is a way to the leader, or an outage during which
+// workers can be asked. One of which there is no news since the last try is not
+// returned again.
+func (c *call) path(ctx context.Context, tried <-chan struct{}) (way, *outage, <-chan struct{}, error) {
+	for {
+		w, changed := c.e.c.route.current()
+		if w.known() {
+			return w, nil, nil, nil
+		}
+		o, news := c.e.c.degraded.current()
+		if o != nil && news != tried && c.lost < maxLost {
+			return way{}, o, news, nil
+		}
+		select {
+		case <-changed:
+		case <-news:
+		case <-ctx.Done():
+			return way{}, nil, nil, ctx.Err()
 		}
 	}
 }
@@ -161,18 +202,27 @@ func (c *call) try(ctx context.Context, w way) (*exchangepb.Envelope, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.send(ctx, c.header(model, shape), w.call)
+}
+
+// header is what is told of the request without its payload.
+func (c *call) header(model *logpb.Model, shape oip.Shape) *exchangepb.Header {
+	return &exchangepb.Header{
+		ModelName: c.request.ModelName, ModelVersion: c.request.ModelVersion,
+		ModelId: model.Id, Digest: model.Info.Digest,
+		Rows: uint32(shape.Rows), ShapeClass: shape.Class,
+		Priority: c.priority, Tenant: c.tenant, BestEffort: c.bestEffort, WaitedNs: int64(time.Since(c.arrived)),
+	}
+}
+
+// send makes the next attempt over a link.
+func (c *call) send(ctx context.Context, header *exchangepb.Header,
+	via func(context.Context, *exchangepb.Envelope) (*exchangepb.Envelope, error)) (*exchangepb.Envelope, error) {
 	c.attempt++
 	c.waiting = true
-	answer, err := w.call(ctx, &exchangepb.Envelope{
-		RequestId: c.id, Attempt: c.attempt, Payload: c.payload,
-		Header: &exchangepb.Header{
-			ModelName: c.request.ModelName, ModelVersion: c.request.ModelVersion,
-			ModelId: model.Id, Digest: model.Info.Digest,
-			Rows: uint32(shape.Rows), ShapeClass: shape.Class,
-			Priority: c.priority, Tenant: c.tenant, BestEffort: c.bestEffort, WaitedNs: int64(time.Since(c.arrived)),
-		},
-	})
+	answer, err := via(ctx, &exchangepb.Envelope{RequestId: c.id, Attempt: c.attempt, Payload: c.payload, Header: header})
 	if err != nil {
+		c.waiting = errs.From(err).Execution != errs.NotExecuted
 		return nil, err
 	}
 	c.waiting = false
@@ -221,7 +271,7 @@ func (c *call) waitForServing(ctx context.Context) error {
 	buffer := time.NewTimer(c.e.c.tunables.Load().InferBuffer)
 	defer buffer.Stop()
 	for {
-		changed := c.e.c.options.Replica.Changed()
+		changed := c.e.c.options.Replica.Changed(fsm.Cluster)
 		phase := logpb.Phase_PHASE_QUERYING
 		c.e.c.options.Replica.Read(func(s *fsm.State) { phase = s.Phase() })
 		if phase == logpb.Phase_PHASE_SERVING {

@@ -7,13 +7,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
-
-// schema is the version of the commands that this build proposes.
-const schema = 1
 
 // command gives a command what Apply needs. A retry keeps all of it but the
 // proposer's time.
@@ -21,7 +19,7 @@ func command(requestID string, c *logpb.Command) *logpb.Command {
 	if requestID == "" {
 		requestID = newRequestID()
 	}
-	c.RequestId, c.Version = requestID, schema
+	c.RequestId, c.Version = requestID, fsm.NeededVersion(c)
 	c.RequestedUnixNs = time.Now().UnixNano()
 	return c
 }
@@ -29,6 +27,8 @@ func command(requestID string, c *logpb.Command) *logpb.Command {
 // propose commits a command on this replica, which must lead. The result may
 // be a refusal. Errors are errs.NotLeader (not applied) and errs.UnknownOutcome.
 func (c *Controller) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, error) {
+	c.proposing.RLock()
+	defer c.proposing.RUnlock()
 	cmd.ProposedUnixNs = time.Now().UnixNano()
 	entry, err := proto.Marshal(cmd)
 	if err != nil {

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,7 +46,7 @@ func (s *controlService) LoadModel(ctx context.Context, r *controlpb.LoadModelRe
 		return nil, grpcerr.Status(err)
 	}
 	for {
-		changed := s.c.options.Replica.Changed()
+		changed := s.c.options.Replica.Changed(fsm.Workers | fsm.Models | fsm.Holdings)
 		var answer *controlpb.LoadModelResponse
 		var err error
 		s.c.options.Replica.Read(func(state *fsm.State) { answer, err = loaded(state, result.ModelIds) })
@@ -102,24 +101,24 @@ func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettin
 	if err != nil {
 		return nil, grpcerr.Status(err)
 	}
-	if err := s.c.options.Replica.WaitIndex(ctx, result.Index); err != nil {
-		return nil, grpcerr.Status(err)
-	}
-	answer := &controlpb.SetSettingsResponse{}
-	s.c.options.Replica.Read(func(state *fsm.State) { answer.Settings = state.Cluster().Settings })
-	return answer, nil
+	_ = s.c.options.Replica.WaitIndex(ctx, result.Index)
+	return &controlpb.SetSettingsResponse{Settings: r.Settings}, nil
 }
 
-// ListModels shows models as this replica's state has them.
-func (s *controlService) ListModels(_ context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
+// ListModels shows the models that are wanted.
+func (s *controlService) ListModels(ctx context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
 	answer := &controlpb.ListModelsResponse{}
-	s.c.options.Replica.Read(func(state *fsm.State) {
+	var err error
+	answer.Freshness, err = s.c.read(ctx, r.Stale, func(state *fsm.State) {
 		for _, m := range state.Models() {
 			if (r.Name == "" || r.Name == m.Name) && (r.Version == "" || r.Version == m.Version) {
 				answer.Models = append(answer.Models, modelStatus(state, m))
 			}
 		}
 	})
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
 	if r.Name != "" && len(answer.Models) == 0 {
 		return nil, grpcerr.Status(unknownModel(r.Name, r.Version))
 	}
@@ -142,17 +141,20 @@ func (s *controlService) leaderLive(ctx context.Context) *peerpb.LiveResponse {
 }
 
 // ListWorkers shows the registry, with live figures from the leader.
-func (s *controlService) ListWorkers(ctx context.Context, _ *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+func (s *controlService) ListWorkers(ctx context.Context, r *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
 	live := map[string]*controlpb.WorkerLive{}
-	for _, l := range s.leaderLive(ctx).GetWorkers() {
-		live[l.Name] = l
+	if !r.Stale {
+		for _, l := range s.leaderLive(ctx).GetWorkers() {
+			live[l.Name] = l
+		}
 	}
 	answer := &controlpb.ListWorkersResponse{}
-	s.c.options.Replica.Read(func(state *fsm.State) {
+	var err error
+	answer.Freshness, err = s.c.read(ctx, r.Stale, func(state *fsm.State) {
 		for _, w := range state.Workers() {
 			info := &controlpb.WorkerInfo{Worker: w, Live: live[w.Name]}
 			if info.Live == nil {
-				info.Live = &controlpb.WorkerLive{Name: w.Name, Error: "the leader can't be asked"}
+				info.Live = &controlpb.WorkerLive{Name: w.Name, Error: "the leader was not asked"}
 			}
 			for _, h := range state.HoldingsOf(w.Name) {
 				if h.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED {
@@ -163,80 +165,10 @@ func (s *controlService) ListWorkers(ctx context.Context, _ *controlpb.ListWorke
 			answer.Workers = append(answer.Workers, info)
 		}
 	})
-	return answer, nil
-}
-
-// ClusterStatus shows the replicas, and whether their states are equal: it has
-// all of them compute a digest at one index of the log.
-func (s *controlService) ClusterStatus(ctx context.Context, _ *controlpb.ClusterStatusRequest) (*controlpb.ClusterStatusResponse, error) {
-	answer := &controlpb.ClusterStatusResponse{Name: s.c.options.Name}
-	own := s.c.options.Consensus
-	taking, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if w, _ := s.c.route.current(); w.known() {
-		if result, err := w.propose(taking, command("", &logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}})); err == nil {
-			answer.DigestIndex = result.Index
-		}
-	}
-	leaderID, _ := own.Leader()
-	servers := own.Servers()
-	answer.Replicas = make([]*controlpb.Replica, len(servers))
-	var wait sync.WaitGroup
-	for i, server := range servers {
-		name, _, _ := cutLast(server.ID, "-") // until it says so itself
-		answer.Replicas[i] = &controlpb.Replica{
-			Name: name, Id: server.ID, RaftAddress: server.Address, Voter: server.Voter, Leader: server.ID == leaderID,
-		}
-		wait.Go(func() { s.ask(ctx, answer.Replicas[i], answer.DigestIndex) })
-	}
-	wait.Wait()
-	// Read last: a replica that has just started catches up meanwhile.
-	answer.Term, answer.CommitIndex, answer.AppliedIndex = own.Progress()
-	s.c.options.Replica.Read(func(state *fsm.State) { answer.Cluster = state.Cluster() })
-	for _, r := range answer.Replicas {
-		// One that does not answer may be dead without raft having noticed.
-		if r.Leader && r.Reachable {
-			answer.Leader = r.Name
-		}
-	}
-	for _, m := range s.c.options.Gossip.Members() {
-		answer.Members = append(answer.Members, &controlpb.Member{Name: m.Name, Role: m.Role, Incarnation: m.Incarnation, Address: m.Gossip})
-	}
-	return answer, nil
-}
-
-// ask fills in what a replica says of itself.
-func (s *controlService) ask(ctx context.Context, r *controlpb.Replica, index uint64) {
-	ctx, cancel := context.WithTimeout(ctx, digestWait+identifyTimeout)
-	defer cancel()
-	if r.Id == s.c.options.Consensus.ID() {
-		r.Name, r.Reachable = s.c.options.Name, true
-		if index > 0 {
-			r.Digest, _ = s.c.digestAt(ctx, index)
-		}
-		return
-	}
-	address, ok := s.c.peers.addressOf(ctx, r.RaftAddress)
-	if !ok {
-		r.Error = "it did not answer on any configured peer address"
-		return
-	}
-	client, err := s.c.peers.client(address)
-	if err == nil {
-		var who *peerpb.IdentifyResponse
-		if who, err = client.Identify(ctx, &peerpb.IdentifyRequest{}); err == nil {
-			r.Name, r.Reachable = who.Name, who.ReplicaId == r.Id
-		}
-	}
-	if err == nil && index > 0 {
-		var digest *peerpb.DigestResponse
-		if digest, err = client.Digest(ctx, &peerpb.DigestRequest{Index: index}); err == nil {
-			r.Digest = digest.Digest
-		}
-	}
 	if err != nil {
-		r.Error = grpcerr.FromStatus(err).Error()
+		return nil, grpcerr.Status(err)
 	}
+	return answer, nil
 }
 
 // Startup shows how far the startup has come.

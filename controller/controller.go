@@ -8,6 +8,7 @@
 //	call         one request, from its arrival until its answer has left
 //	route        where the leader is, and the link to it
 //	peers        connections to the other replicas, and who they are
+//	degraded     serving while there is no leader; outage: one time of that
 //	formation    how an empty replica finds or founds its cluster
 //	term         all that only a leader does, from its barrier to its end
 //	dispatcher   the scheduler and the requests and actions in its hands
@@ -18,6 +19,7 @@ package controller
 import (
 	"context"
 	"crypto/rand"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +45,9 @@ type Log interface {
 	Barrier(ctx context.Context) error
 	// VerifyLeader returns nil when this replica still leads.
 	VerifyLeader(ctx context.Context) error
+	// Restore replaces the state machine of every replica by a snapshot of so
+	// many bytes.
+	Restore(ctx context.Context, size int64, snapshot io.Reader) error
 }
 
 // Leadership says who leads.
@@ -53,8 +58,9 @@ type Leadership interface {
 	LeaderChanged() <-chan struct{}
 	// Lead calls lead for each term that this replica wins, and joins it.
 	Lead(ctx context.Context, lead func(ctx context.Context, term uint64)) error
-	// Transfer hands leadership to another replica.
-	Transfer(ctx context.Context) error
+	// Transfer hands leadership to the replica of that id, or to whichever is
+	// best prepared.
+	Transfer(ctx context.Context, to string) error
 	// SuspectLeader says that the connection to the leader was lost.
 	SuspectLeader()
 }
@@ -85,14 +91,21 @@ type Consensus interface {
 	Address() string
 	// Progress is how far the log has come here.
 	Progress() (term, commit, applied uint64)
+	// LeaderHeard is how long ago a leader was last heard of, 0 when this
+	// replica leads; false if never.
+	LeaderHeard() (ago time.Duration, ever bool)
+	// LostState says that this replica's store was damaged, and that it has
+	// started anew: it may join a cluster, and found none.
+	LostState() bool
 }
 
 // Member is somebody whom the gossip believes to be there.
 type Member struct {
 	Name, Incarnation, Role string
-	// Session is the address of a worker's session listener.
-	Session string
-	Gossip  string
+	// Session is the address of a worker's session listener, Peer that of a
+	// controller's peer listener.
+	Session, Peer string
+	Gossip        string
 }
 
 // Gossip is a hint at who may be there.
@@ -113,7 +126,10 @@ type Options struct {
 	GossipAddress string
 	// Peers are the peer addresses of all configured replicas, this one
 	// included.
-	Peers     []string
+	Peers []string
+	// Bootstrap: while it is empty, this replica joins or founds a cluster by
+	// itself.
+	Bootstrap bool
 	Consensus Consensus
 	Replica   *fsm.Replica
 	Gossip    Gossip
@@ -139,6 +155,9 @@ type Tunables struct {
 	// HeldRequests and HeldBytes bound what this entry holds unanswered.
 	HeldRequests int
 	HeldBytes    int64
+	// After DegradedAfter without a leader requests go straight to workers, for
+	// DegradedFor; 0 is never.
+	DegradedAfter, DegradedFor time.Duration
 	// Heartbeat is the interval on sessions; HeartbeatMisses of them in a row
 	// take a worker out of the schedule.
 	Heartbeat       time.Duration
@@ -153,6 +172,9 @@ type Tunables struct {
 	NoLeaderTimeout time.Duration
 	// ScheduleAhead is how much work a device is given in advance.
 	ScheduleAhead time.Duration
+	// DigestInterval is the time between two comparisons of all replicas'
+	// states.
+	DigestInterval time.Duration
 }
 
 // Controller is one replica.
@@ -167,10 +189,13 @@ type Controller struct {
 	route     *route
 	entry     *entry
 	formation *formation
+	degraded  *degraded
 	// clients and followers are the accepting ends of links.
 	clients, followers *link.Server
 	// term is what this replica does while it leads; nil when it does not.
 	term atomic.Pointer[term]
+	// proposing is held by those who propose, and alone by a restore.
+	proposing sync.RWMutex
 	// stopping is closed when this replica begins to shut down.
 	stopping chan struct{}
 }
@@ -184,10 +209,11 @@ func New(options Options) *Controller {
 		stopping: make(chan struct{}),
 	}
 	c.tunables.Store(&options.Tunables)
-	c.peers = newPeers(options.PeerAddress, options.Peers, options.Dial, options.MaxMessage)
+	c.peers = newPeers(options)
 	c.route = newRoute(c)
 	c.entry = newEntry(c)
 	c.formation = newFormation(c)
+	c.degraded = newDegraded(c)
 	linkOptions := link.Options{Name: options.Name}
 	c.clients = link.NewServer(c.entry, linkOptions, options.LinkRequests, options.LinkBytes)
 	c.followers = link.NewServer(forwarded{c}, linkOptions, options.LinkRequests, options.LinkBytes)
@@ -226,6 +252,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	wait.Go(func() { _ = c.options.Consensus.Lead(running, c.lead) })
 	wait.Go(func() { c.route.run(running) })
 	wait.Go(func() { c.formation.run(running) })
+	wait.Go(func() { c.degraded.run(running) })
 	wait.Go(func() { c.introduce(running) })
 
 	<-ctx.Done()
@@ -268,7 +295,7 @@ func (c *Controller) drain() {
 	defer cancel()
 	close(c.stopping)
 	if c.term.Load() != nil && len(c.options.Consensus.Servers()) > 1 {
-		if err := c.options.Consensus.Transfer(ctx); err != nil {
+		if err := c.options.Consensus.Transfer(ctx, ""); err != nil {
 			c.log.Warn("leadership was not handed over", "error", err)
 		} else {
 			c.log.Info("leadership handed over")

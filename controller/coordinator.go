@@ -69,7 +69,7 @@ func (k *coordinator) run(ctx context.Context) {
 	replica := k.term.c.options.Replica
 	replica.Read(func(s *fsm.State) { k.startup = newStartupDriver(k, s) })
 	for {
-		changed, members := replica.Changed(), k.term.c.options.Gossip.Changed()
+		changed, members := replica.Changed(fsm.All), k.term.c.options.Gossip.Changed()
 		replica.Read(k.reconcile)
 		select {
 		case <-ctx.Done():

@@ -8,11 +8,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
 // formationInterval is the pause between two looks at the configured peers.
 const formationInterval = 300 * time.Millisecond
+
+// joinTimeout bounds one step of a join, which waits for the cluster to commit.
+const joinTimeout = 10 * time.Second
+
+// strandedAfter is the time without a leader after which a member asks the
+// others for one. An election is shorter: a member that hears of no leader for
+// so long, while others do, has moved, or was removed.
+const strandedAfter = 3 * time.Second
 
 // formation brings an empty replica into its cluster. An empty replica asks
 // its configured peers who they are. If one belongs to a formed cluster, it
@@ -26,33 +35,42 @@ type formation struct {
 
 func newFormation(c *Controller) *formation { return &formation{c: c} }
 
-// run returns when this replica is a voter, or ctx ends.
+// run looks after this replica's membership until ctx ends.
 func (f *formation) run(ctx context.Context) {
 	log := f.c.log.Named("formation")
+	const settled = "member"
 	said := ""
-	for !f.member() {
-		if doing := f.step(ctx); doing != said {
-			said = doing
-			log.Info("not a voter yet", "state", doing)
+	for {
+		doing := settled
+		if !f.member() || f.c.route.leaderless() > strandedAfter {
+			doing = f.step(ctx)
 		}
-		select {
-		case <-ctx.Done():
+		if doing != said {
+			if doing == settled {
+				log.Info("this replica is a voter", "id", f.c.options.Consensus.ID())
+			} else {
+				log.Info("this replica is no voter, or hears of no leader", "state", doing)
+			}
+			said = doing
+		}
+		if pause(ctx, formationInterval) != nil {
 			return
-		case <-time.After(formationInterval):
 		}
 	}
-	log.Info("this replica is a voter", "id", f.c.options.Consensus.ID())
 }
 
-// member says whether this replica is a voter of a formed cluster.
+// member says whether this replica is a voter of a formed cluster, at the
+// address that it has now.
 func (f *formation) member() bool {
-	return slices.ContainsFunc(f.c.options.Consensus.Servers(), func(s Server) bool {
-		return s.ID == f.c.options.Consensus.ID() && s.Voter
-	})
+	own := f.c.options.Consensus
+	return slices.Contains(own.Servers(), Server{ID: own.ID(), Address: own.Address(), Voter: true})
 }
 
 // step does what can be done now, and says what is being waited for.
 func (f *formation) step(ctx context.Context) string {
+	if !f.c.options.Bootstrap && len(f.c.options.Consensus.Servers()) == 0 {
+		return "waiting for `orrery cluster join " + f.c.options.PeerAddress + "` (cluster.bootstrap is false)"
+	}
 	answers := f.c.peers.identify(ctx)
 	for address, a := range answers {
 		if a.Name == f.c.options.Name {
@@ -63,8 +81,8 @@ func (f *formation) step(ctx context.Context) string {
 	for _, a := range answers {
 		if a.Formed {
 			formed = true
-			if f.join(ctx, a) {
-				return "joining the cluster"
+			if doing := f.join(ctx, a); doing != "" {
+				return doing
 			}
 		}
 	}
@@ -72,11 +90,17 @@ func (f *formation) step(ctx context.Context) string {
 	switch {
 	case formed || len(own.Servers()) > 0:
 		return "waiting for the cluster's leader"
-	case len(answers) < len(f.c.peers.others()):
+	case len(f.missing(answers)) > 0:
 		return "waiting for all configured replicas: " + strings.Join(f.missing(answers), ", ")
+	case own.LostState():
+		return lostState(f.c.options.Name)
 	}
 	servers := []Server{{ID: own.ID(), Address: own.Address(), Voter: true}}
-	for _, a := range answers {
+	for _, address := range f.c.peers.configured() {
+		a := answers[address]
+		if a.LostState {
+			return lostState(a.Name)
+		}
 		servers = append(servers, Server{ID: a.ReplicaId, Address: a.RaftAddress, Voter: true})
 	}
 	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
@@ -89,28 +113,36 @@ func (f *formation) step(ctx context.Context) string {
 	return "founding the cluster"
 }
 
-// join asks the leader that a formed peer knows to take this replica in.
-func (f *formation) join(ctx context.Context, formed *peerpb.IdentifyResponse) bool {
+// lostState is what no replica founds a cluster over.
+func lostState(name string) string {
+	return fmt.Sprintf("%s has lost its state, and no cluster is there to join: founding one would forget all that was agreed on; "+
+		"recover another replica (`orrery cluster recover`), or empty data_dir, start anew and restore a snapshot", name)
+}
+
+// join asks the leader that a formed peer knows to take this replica in, and
+// says how that goes; nothing when there is no leader.
+func (f *formation) join(ctx context.Context, formed *peerpb.IdentifyResponse) string {
 	if formed.LeaderPeerAddress == "" || formed.LeaderPeerAddress == f.c.options.PeerAddress {
-		return false
+		return ""
 	}
 	client, err := f.c.peers.client(formed.LeaderPeerAddress)
 	if err != nil {
-		return false
+		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	_, _, applied := f.c.options.Consensus.Progress()
+	own := f.c.options.Consensus
+	_, _, applied := own.Progress()
 	_, err = client.Join(ctx, &peerpb.JoinRequest{
-		ReplicaId: f.c.options.Consensus.ID(), RaftAddress: f.c.options.Consensus.Address(), AppliedIndex: applied,
+		ReplicaId: own.ID(), RaftAddress: own.Address(), AppliedIndex: applied, Formed: len(own.Servers()) > 0,
 	})
 	if err != nil {
-		f.c.log.Named("formation").Warn("the leader did not take this replica in", "leader", formed.LeaderPeerAddress, "error", err)
+		return "the leader did not take this replica in: " + grpcerr.FromStatus(err).Error()
 	}
-	return err == nil
+	return "joining the cluster"
 }
 
 // missing are the configured peers that did not answer.
 func (f *formation) missing(answers map[string]*peerpb.IdentifyResponse) []string {
-	return slices.DeleteFunc(f.c.peers.others(), func(a string) bool { return answers[a] != nil })
+	return slices.DeleteFunc(f.c.peers.configured(), func(a string) bool { return answers[a] != nil })
 }

@@ -34,12 +34,13 @@ func (s *inferenceService) ServerLive(context.Context, *inferencepb.ServerLiveRe
 }
 
 // ServerReady says that the cluster serves and that its leader can be reached
-// from here.
+// from here, or that there is none and workers serve without.
 func (s *inferenceService) ServerReady(context.Context, *inferencepb.ServerReadyRequest) (*inferencepb.ServerReadyResponse, error) {
 	return &inferencepb.ServerReadyResponse{Ready: s.c.Ready()}, nil
 }
 
-// Ready says whether a request that comes in here can be served.
+// Ready says whether a request that comes in here can be served, by the leader
+// or without one.
 func (c *Controller) Ready() bool {
 	w, _ := c.route.current()
 	select {
@@ -49,7 +50,7 @@ func (c *Controller) Ready() bool {
 	}
 	serving := false
 	c.options.Replica.Read(func(s *fsm.State) { serving = s.Phase() == logpb.Phase_PHASE_SERVING })
-	return serving && w.known()
+	return serving && (w.known() || c.Degraded())
 }
 
 // ModelReady says that the model can be served.
@@ -130,7 +131,9 @@ func (s *inferenceService) ModelInfer(ctx context.Context, r *inferencepb.ModelI
 // Keys of the trailer of a successful answer.
 const (
 	workerTrailer = "orrery-worker"
-	timingTrailer = "orrery-timing"
+	// degradedTrailer is there, and true, when there was no leader.
+	degradedTrailer = "orrery-degraded"
+	timingTrailer   = "orrery-timing"
 )
 
 // trailer says which worker computed an answer, and how long each stage took:
@@ -141,5 +144,9 @@ func trailer(a *exchangepb.Answer) metadata.MD {
 	for _, s := range a.Stages {
 		stages = append(stages, fmt.Sprintf("%s=%v", s.Name, time.Duration(s.DurationNs)))
 	}
-	return metadata.Pairs(workerTrailer, a.Worker, timingTrailer, strings.Join(stages, " "))
+	md := metadata.Pairs(workerTrailer, a.Worker, timingTrailer, strings.Join(stages, " "))
+	if a.Degraded {
+		md.Set(degradedTrailer, "true")
+	}
+	return md
 }

@@ -23,7 +23,8 @@ func (c *Controller) Metrics() *prometheus.Registry {
 	})
 	gauge("held_requests", "Requests that came in here and are unanswered.", func() float64 { count, _ := c.entry.held(); return float64(count) })
 	gauge("held_bytes", "Bytes of the requests that came in here and are unanswered.", func() float64 { _, bytes := c.entry.held(); return float64(bytes) })
-	r.MustRegister(c.entry.answers, c.entry.latency)
+	gauge("degraded", "1 while inference is served here without a leader.", func() float64 { return truth(c.Degraded()) })
+	r.MustRegister(c.entry.answers, c.entry.latency, c.degraded.answers)
 	return r
 }
 

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,8 +27,10 @@ func (s *peerService) Identify(ctx context.Context, _ *peerpb.IdentifyRequest) (
 	own := s.c.options.Consensus
 	answer := &peerpb.IdentifyResponse{
 		Name: s.c.options.Name, ReplicaId: own.ID(), RaftAddress: own.Address(), PeerAddress: s.c.options.PeerAddress, GossipAddress: s.c.options.GossipAddress,
-		Formed: len(own.Servers()) > 0,
+		Formed: len(own.Servers()) > 0, LostState: own.LostState(),
+		SchemaVersion: s.c.options.Replica.Version(), ClusterId: s.c.cluster().GetId(),
 	}
+	_, _, answer.AppliedIndex = own.Progress()
 	if id, address := own.Leader(); id == own.ID() {
 		answer.LeaderPeerAddress = s.c.options.PeerAddress
 	} else if address != "" {
@@ -46,66 +47,50 @@ func (s *peerService) leading() (*term, error) {
 	return nil, grpcerr.Status(errs.New(errs.NotLeader, "%s does not lead", s.c.options.Name))
 }
 
-// promotionLag is how many entries behind the commit index a replica may be
-// when it gets a vote.
-const promotionLag = 100
-
-// Join takes a replica in, first as a non-voter; once it has caught up it gets
-// a vote. A dead replica at its address, or of its name, is a disk that was
-// lost, and is removed; a living one is a mistake of configuration.
+// Join brings a replica that wants to join one step further.
 func (s *peerService) Join(ctx context.Context, r *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {
+	t, err := s.leading()
+	if err != nil {
+		return nil, err
+	}
+	if _, _, ok := cutLast(r.ReplicaId, "-"); !ok || r.RaftAddress == "" {
+		return nil, grpcerr.Status(errs.New(errs.Invalid, "a replica that joins must name its id and its raft address"))
+	}
+	voter, err := t.admit(ctx, r)
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	return &peerpb.JoinResponse{Voter: voter}, nil
+}
+
+// Remove takes a replica out of the cluster.
+func (s *peerService) Remove(ctx context.Context, r *peerpb.RemoveRequest) (*peerpb.RemoveResponse, error) {
+	t, err := s.leading()
+	if err != nil {
+		return nil, err
+	}
+	return &peerpb.RemoveResponse{}, grpcerr.Status(t.remove(ctx, r.ReplicaId))
+}
+
+// Transfer hands the leadership over.
+func (s *peerService) Transfer(ctx context.Context, r *peerpb.TransferRequest) (*peerpb.TransferResponse, error) {
 	if _, err := s.leading(); err != nil {
 		return nil, err
 	}
-	name, _, ok := cutLast(r.ReplicaId, "-")
-	if !ok || r.RaftAddress == "" {
-		return nil, grpcerr.Status(errs.New(errs.Invalid, "a replica that joins must name its id and its raft address"))
-	}
-	own := s.c.options.Consensus
-	for _, server := range own.Servers() {
-		other, _, _ := cutLast(server.ID, "-")
-		if server.ID == r.ReplicaId || server.Address != r.RaftAddress && other != name {
-			continue
-		}
-		if err := s.replace(ctx, server, r); err != nil {
-			return nil, grpcerr.Status(err)
-		}
-	}
-	if err := own.AddNonvoter(ctx, r.ReplicaId, r.RaftAddress); err != nil {
-		return nil, grpcerr.Status(err)
-	}
-	if _, commit, _ := own.Progress(); r.AppliedIndex+promotionLag < commit || r.AppliedIndex == 0 {
-		return &peerpb.JoinResponse{}, nil
-	}
-	if err := own.Promote(ctx, r.ReplicaId, r.RaftAddress); err != nil {
-		return nil, grpcerr.Status(err)
-	}
-	s.c.log.Info("a replica joined", "id", r.ReplicaId, "address", r.RaftAddress)
-	return &peerpb.JoinResponse{Voter: true}, nil
+	return &peerpb.TransferResponse{}, grpcerr.Status(s.c.options.Consensus.Transfer(ctx, r.ReplicaId))
 }
 
-// cutLast cuts s at the last separator.
-func cutLast(s, separator string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, separator); i >= 0 {
-		return s[:i], s[i+len(separator):], true
+// Restore replaces the cluster's state.
+func (s *peerService) Restore(ctx context.Context, r *peerpb.RestoreRequest) (*peerpb.RestoreResponse, error) {
+	t, err := s.leading()
+	if err != nil {
+		return nil, err
 	}
-	return s, "", false
-}
-
-// replace removes a member in whose place another replica joins, unless it
-// lives.
-func (s *peerService) replace(ctx context.Context, old Server, r *peerpb.JoinRequest) error {
-	own := s.c.options.Consensus
-	alive := old.ID == own.ID()
-	for _, who := range s.c.peers.identify(ctx) {
-		alive = alive || who.ReplicaId == old.ID
+	epoch, err := t.restore(ctx, r)
+	if err != nil {
+		return nil, grpcerr.Status(err)
 	}
-	if alive {
-		return errs.New(errs.Conflict, "replica %s at %s lives, so %s can't join at %s: give it a name and a raft address of its own",
-			old.ID, old.Address, r.ReplicaId, r.RaftAddress)
-	}
-	s.c.log.Warn("a dead replica is replaced", "old", old.ID, "new", r.ReplicaId, "address", r.RaftAddress)
-	return own.Remove(ctx, old.ID)
+	return &peerpb.RestoreResponse{Epoch: epoch}, nil
 }
 
 // Propose commits a command for a follower.
@@ -179,4 +164,40 @@ func (w way) live(ctx context.Context) (*peerpb.LiveResponse, error) {
 	}
 	answer, err := w.peer.Live(ctx, &peerpb.LiveRequest{}, grpc.WaitForReady(true))
 	return answer, grpcerr.FromStatus(err)
+}
+
+// join asks the leader to take a replica in.
+func (w way) join(ctx context.Context, r *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {
+	if w.term != nil {
+		voter, err := w.term.admit(ctx, r)
+		return &peerpb.JoinResponse{Voter: voter}, err
+	}
+	var answer *peerpb.JoinResponse
+	err := w.ask(ctx, func(ctx context.Context) (err error) {
+		answer, err = w.peer.Join(ctx, r)
+		return err
+	})
+	return answer, err
+}
+
+// remove asks the leader to take a replica out.
+func (w way) remove(ctx context.Context, id string) error {
+	if w.term != nil {
+		return w.term.remove(ctx, id)
+	}
+	return w.ask(ctx, func(ctx context.Context) error {
+		_, err := w.peer.Remove(ctx, &peerpb.RemoveRequest{ReplicaId: id})
+		return err
+	})
+}
+
+// transfer asks the leader to hand its leadership over.
+func (w way) transfer(ctx context.Context, to string) error {
+	if w.term != nil {
+		return w.term.c.options.Consensus.Transfer(ctx, to)
+	}
+	return w.ask(ctx, func(ctx context.Context) error {
+		_, err := w.peer.Transfer(ctx, &peerpb.TransferRequest{ReplicaId: to})
+		return err
+	})
 }

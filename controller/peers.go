@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
@@ -17,8 +18,10 @@ const identifyTimeout = 500 * time.Millisecond
 
 // peers knows the other replicas: how to call them and who they say they are.
 type peers struct {
-	self       string
+	self string
+	// addresses are the configured ones.
 	addresses  []string
+	gossip     Gossip
 	dial       rpc.DialFunc
 	maxMessage int
 
@@ -28,16 +31,28 @@ type peers struct {
 	byRaft map[string]string
 }
 
-func newPeers(self string, addresses []string, dial rpc.DialFunc, maxMessage int) *peers {
+func newPeers(o Options) *peers {
 	return &peers{
-		self: self, addresses: addresses, dial: dial, maxMessage: maxMessage,
+		self: o.PeerAddress, addresses: o.Peers, gossip: o.Gossip, dial: o.Dial, maxMessage: o.MaxMessage,
 		conns: map[string]*grpc.ClientConn{}, byRaft: map[string]string{},
 	}
 }
 
-// others are the configured peer addresses but this replica's own.
-func (p *peers) others() []string {
+// configured are the configured peer addresses but this replica's own.
+func (p *peers) configured() []string {
 	return slices.DeleteFunc(slices.Clone(p.addresses), func(a string) bool { return a == p.self })
+}
+
+// others are the peer addresses of all other replicas, configured or gossiped:
+// one that was added, or that has moved, is in nobody else's configuration.
+func (p *peers) others() []string {
+	addresses := p.configured()
+	for _, m := range p.gossip.Members() {
+		if m.Peer != "" && m.Peer != p.self && !slices.Contains(addresses, m.Peer) {
+			addresses = append(addresses, m.Peer)
+		}
+	}
+	return addresses
 }
 
 // client calls the replica at a peer address, over a connection that is kept.
@@ -67,11 +82,7 @@ func (p *peers) identify(ctx context.Context) map[string]*peerpb.IdentifyRespons
 	)
 	for _, address := range p.others() {
 		wait.Go(func() {
-			client, err := p.client(address)
-			if err != nil {
-				return
-			}
-			answer, err := client.Identify(ctx, &peerpb.IdentifyRequest{}, grpc.WaitForReady(true))
+			answer, err := p.who(ctx, address)
 			if err != nil {
 				return
 			}
@@ -81,12 +92,32 @@ func (p *peers) identify(ctx context.Context) map[string]*peerpb.IdentifyRespons
 		})
 	}
 	wait.Wait()
+	return answers
+}
+
+// who asks the replica at a peer address who it is.
+func (p *peers) who(ctx context.Context, address string) (*peerpb.IdentifyResponse, error) {
+	client, err := p.client(address)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Identify(ctx, &peerpb.IdentifyRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for address, answer := range answers {
-		p.byRaft[answer.RaftAddress] = address
+	p.byRaft[answer.RaftAddress] = address
+	return answer, nil
+}
+
+// alive are the ids of the replicas that answer, this one among them.
+func (c *Controller) alive(ctx context.Context) map[string]bool {
+	ids := map[string]bool{c.options.Consensus.ID(): true}
+	for _, who := range c.peers.identify(ctx) {
+		ids[who.ReplicaId] = true
 	}
-	return answers
+	return ids
 }
 
 // addressOf is the peer address of the replica with a raft address; it asks
@@ -98,6 +129,15 @@ func (p *peers) addressOf(ctx context.Context, raftAddress string) (string, bool
 	p.identify(ctx)
 	address := p.known(raftAddress)
 	return address, address != ""
+}
+
+// at calls the replica at a raft address.
+func (p *peers) at(ctx context.Context, server Server) (peerpb.PeerClient, error) {
+	address, ok := p.addressOf(ctx, server.Address)
+	if !ok {
+		return nil, errs.New(errs.Unreachable, "no controller with the raft address %s answers", server.Address)
+	}
+	return p.client(address)
 }
 
 // known is the peer address of a raft address, or empty.

@@ -89,6 +89,12 @@ func readyWorkers(s *fsm.State) (n int) {
 	return n
 }
 
+// cluster is the cluster's record as this replica has it.
+func (c *Controller) cluster() (record *logpb.Cluster) {
+	c.options.Replica.Read(func(s *fsm.State) { record = s.Cluster() })
+	return record
+}
+
 // live is what the leader knows and the log does not.
 func (k *coordinator) live(ctx context.Context) (*peerpb.LiveResponse, error) {
 	answer := make(chan *peerpb.LiveResponse, 1)

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
@@ -23,36 +25,61 @@ type term struct {
 	verification *shared
 }
 
-// lead is called once for each term that this replica wins.
+// lead is called once for each term that this replica wins. A restored state
+// begins a new epoch within the term: all that leads is then made anew.
 func (c *Controller) lead(ctx context.Context, number uint64) {
 	log := c.log.With("term", number)
-	began := time.Now()
-	cluster, err := c.takeOver(ctx)
-	for err != nil && pause(ctx, commitRetry) == nil {
-		log.Warn("taking over goes on", "error", err)
-		cluster, err = c.takeOver(ctx)
+	for ctx.Err() == nil {
+		began := time.Now()
+		cluster, err := c.takeOver(ctx)
+		if err != nil {
+			log.Warn("taking over goes on", "error", err)
+			_ = pause(ctx, commitRetry)
+			continue
+		}
+		log.Info("leading", "after", time.Since(began), "epoch", cluster.Epoch, "phase", PhaseName(cluster.Phase))
+		c.reign(ctx, number, cluster, log)
 	}
-	if err != nil {
-		log.Warn("leadership ended before it began", "error", err)
-		return
-	}
+	log.Info("no longer leading", "cause", context.Cause(ctx))
+}
+
+// reign leads until ctx ends or another epoch begins.
+func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cluster, log hclog.Logger) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	t := &term{c: c, verification: newShared(), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
-	tunables := c.tunables.Load()
-	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: tunables.ScheduleAhead})
+	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: c.tunables.Load().ScheduleAhead})
 	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
 
 	var wait sync.WaitGroup
+	defer wait.Wait()
 	wait.Go(func() { t.dispatcher.run(ctx) })
 	wait.Go(func() { t.coordinator.run(ctx) })
+	wait.Go(func() { t.upkeep(ctx, log.Named("upkeep")) })
 	c.term.Store(t)
 	c.route.set(way{term: t})
-	log.Info("leading", "after", time.Since(began), "phase", PhaseName(cluster.Phase))
-	<-ctx.Done()
+	c.awaitEpoch(ctx, cluster.Epoch)
 	c.route.clear(way{term: t})
 	c.term.Store(nil)
-	wait.Wait()
-	log.Info("no longer leading", "cause", context.Cause(ctx))
+	cancel()
+}
+
+// awaitEpoch returns when the state is of another epoch, or ctx ends.
+func (c *Controller) awaitEpoch(ctx context.Context, epoch uint64) {
+	for {
+		changed := c.options.Replica.Changed(fsm.Cluster)
+		now := epoch
+		c.options.Replica.Read(func(s *fsm.State) { now = s.Cluster().GetEpoch() })
+		if now != epoch {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // takeOver makes the state current, and names the cluster if nobody has yet.

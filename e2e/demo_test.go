@@ -117,10 +117,11 @@ func checkPhases(t *testing.T, seen []logpb.Phase) {
 // checkProfiles expects measured times for each number of rows of each model.
 func checkProfiles(t *testing.T, cl *client.Client) {
 	t.Helper()
-	all, err := cl.ListModels(within(t, callTimeout), "", "")
+	answer, err := cl.ListModels(within(t, callTimeout), &controlpb.ListModelsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := answer.Models
 	if len(all) != 2 {
 		t.Fatalf("models %v", all)
 	}

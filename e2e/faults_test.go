@@ -95,11 +95,11 @@ func busiest(t *testing.T, workers []*devcluster.Process) (most *devcluster.Proc
 // incarnation is that of a worker as it is registered.
 func incarnation(t *testing.T, c *cluster, worker string) string {
 	t.Helper()
-	all, err := clientOf(t, c.Controllers...).ListWorkers(within(t, callTimeout))
+	answer, err := clientOf(t, c.Controllers...).ListWorkers(within(t, callTimeout), &controlpb.ListWorkersRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range all {
+	for _, w := range answer.Workers {
 		if w.Worker.GetName() == worker {
 			return w.Worker.GetIncarnation()
 		}
@@ -204,7 +204,7 @@ func TestAllControllersKilled(t *testing.T) {
 	c := startCluster(t, devcluster.Options{})
 	leader := c.serve(t, mlp)
 	cl := clientOf(t, c.Controllers...)
-	before, err := cl.ListModels(within(t, callTimeout), "", "")
+	before, err := cl.ListModels(within(t, callTimeout), &controlpb.ListModelsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestAllControllersKilled(t *testing.T) {
 	if term(t, now) <= was {
 		t.Errorf("the term is %v, and was %v", term(t, now), was)
 	}
-	sameModels(t, cl, before)
+	sameModels(t, cl, before.Models)
 	for _, w := range c.Workers {
 		if i := incarnation(t, c, w.Name); i != incarnations[w.Name] {
 			t.Errorf("the incarnation of %s was %s and is %s", w.Name, incarnations[w.Name], i)
@@ -288,14 +288,14 @@ func nothingAgain(t *testing.T, c *cluster, since []func() string) {
 // they were.
 func sameModels(t *testing.T, cl *client.Client, before []*controlpb.ModelStatus) {
 	t.Helper()
-	after, err := cl.ListModels(within(t, callTimeout), "", "")
+	after, err := cl.ListModels(within(t, callTimeout), &controlpb.ListModelsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(before) == 0 || len(after) != len(before) {
-		t.Fatalf("the models were %v and are %v", before, after)
+	if len(before) == 0 || len(after.Models) != len(before) {
+		t.Fatalf("the models were %v and are %v", before, after.Models)
 	}
-	for i, m := range after {
+	for i, m := range after.Models {
 		if !proto.Equal(m, before[i]) || len(m.Profiles) == 0 {
 			t.Errorf("the model was %v and is %v", before[i], m)
 		}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orrery-project/orrery/internal/devcluster"
+	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/inferencepb"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -165,11 +166,11 @@ func junkPackets(t *testing.T, choose *rand.Rand, address string) {
 // nonsense speaks the right protocols and says what makes no sense in them.
 func nonsense(t *testing.T, c *cluster) {
 	choose := random(t)
-	all, err := clientOf(t, c.Controllers...).ListModels(within(t, callTimeout), mlp, "")
+	answer, err := clientOf(t, c.Controllers...).ListModels(within(t, callTimeout), &controlpb.ListModelsRequest{Name: mlp})
 	if err != nil {
 		t.Fatal(err)
 	}
-	model := all[0].Model
+	model := answer.Models[0].Model
 	for _, p := range c.Controllers {
 		for _, listener := range []string{"inference", "control", "peer"} {
 			err := dial(t, p, listener).Invoke(within(t, callTimeout), "/orrery.Nothing/Nothing", &inferencepb.ServerLiveRequest{}, &inferencepb.ServerLiveResponse{})

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -49,6 +50,16 @@ func (c consensus) Promote(ctx context.Context, id, address string) error {
 func (c consensus) Remove(ctx context.Context, id string) error {
 	return reasoned(c.Node.Remove(ctx, id))
 }
+
+func (c consensus) Transfer(ctx context.Context, to string) error {
+	return reasoned(c.Node.Transfer(ctx, to))
+}
+
+func (c consensus) Restore(ctx context.Context, size int64, snapshot io.Reader) error {
+	return reasoned(c.Node.Restore(ctx, size, snapshot))
+}
+
+func (c consensus) LostState() bool { return c.MayBootstrap() != nil }
 
 func (c consensus) Servers() []controller.Server {
 	var out []controller.Server

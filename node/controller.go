@@ -33,6 +33,7 @@ type Controller struct {
 	mu         sync.Mutex // guards config
 	servers    *servers
 	raft       *raftnode.Node
+	replica    *fsm.Replica
 	gossip     *membership.Cluster
 	controller *controller.Controller
 	faults     chan error
@@ -59,14 +60,14 @@ func NewController(config *configs.Controller, options Options) (_ *Controller, 
 			return nil, err
 		}
 	}
-	replica := fsm.NewReplica(fsm.Options{OnFault: c.fault})
-	if err := c.openRaft(replica); err != nil {
+	c.replica = fsm.NewReplica(fsm.Options{OnFault: c.fatal, Version: c.options.Schema})
+	if err := c.openRaft(); err != nil {
 		return nil, err
 	}
 	if err := c.openGossip(); err != nil {
 		return nil, err
 	}
-	c.build(replica)
+	c.build()
 	return c, nil
 }
 
@@ -76,6 +77,19 @@ func (c *Controller) fault(err error) {
 	case c.faults <- err:
 	default:
 	}
+}
+
+// fatal ends the process, or has Run end, after what leaves no way to go on. A
+// state that has come apart from the cluster's is not to be used again: at the
+// next start it is treated as damaged.
+func (c *Controller) fatal(err error) {
+	if errors.Is(err, fsm.ErrDiverged) {
+		err = errors.Join(err, c.raft.Condemn(err.Error()))
+	}
+	if c.options.Die != nil {
+		c.options.Die(fmt.Errorf("%w: %w", ErrFault, err))
+	}
+	c.fault(err)
 }
 
 // abandon gives back what was opened before something failed.
@@ -91,14 +105,14 @@ func (c *Controller) abandon() {
 	}
 }
 
-func (c *Controller) openRaft(replica *fsm.Replica) error {
+func (c *Controller) openRaft() error {
 	config := c.config
 	stream, err := openStream(c.options, string(config.Listen.Raft), string(config.Advertised().Raft))
 	if err != nil {
 		return fmt.Errorf("listen.raft: %w", err)
 	}
 	c.raft, err = raftnode.Open(raftnode.Options{
-		Name: config.Name, Dir: config.DataDir, Stream: stream, FSM: replica,
+		Name: config.Name, Dir: config.DataDir, Stream: stream, FSM: c.replica,
 		Timing: raftnode.Timing{
 			Heartbeat: config.Raft.HeartbeatTimeout, Election: config.Raft.ElectionTimeout,
 			LeaderLease: config.Raft.LeaderLease, Commit: config.Raft.CommitTimeout,
@@ -106,7 +120,8 @@ func (c *Controller) openRaft(replica *fsm.Replica) error {
 		Snapshots: raftnode.Snapshots{
 			Interval: config.Raft.SnapshotInterval, Threshold: config.Raft.SnapshotThreshold, Trailing: config.Raft.TrailingLogs,
 		},
-		Logger: c.options.Logger.Named("raft"), OnFault: c.fault,
+		Logger: c.options.Logger.Named("raft"), OnFault: c.fatal, OnHang: c.fatal,
+		WriteLimits: raftnode.WriteLimits{Leader: config.Raft.LeaderWriteLimit, Follower: config.Raft.FollowerWriteLimit},
 	})
 	return err
 }
@@ -123,11 +138,11 @@ func (c *Controller) openGossip() (err error) {
 }
 
 // build makes the controller and puts its services on the listeners.
-func (c *Controller) build(replica *fsm.Replica) {
+func (c *Controller) build() {
 	config := c.config
 	c.controller = controller.New(controller.Options{
 		Name: config.Name, Version: c.options.Version, PeerAddress: string(config.Advertised().Peer), GossipAddress: string(config.Advertised().Gossip),
-		Peers: texts(config.Cluster.Controllers), Consensus: consensus{c.raft}, Replica: replica, Gossip: gossip{c.gossip},
+		Peers: texts(config.Cluster.Controllers), Bootstrap: config.Cluster.Bootstrap, Consensus: consensus{c.raft}, Replica: c.replica, Gossip: gossip{c.gossip},
 		Dial: c.options.dial, Logger: c.options.Logger,
 		MaxMessage: int(config.Inference.MaxMessage), LinkRequests: config.Inference.LinkRequests, LinkBytes: int64(config.Inference.LinkBytes),
 		Tunables: tunables(config),
@@ -169,6 +184,7 @@ func tunables(c *configs.Controller) controller.Tunables {
 		Heartbeat: c.Workers.HeartbeatInterval, HeartbeatMisses: c.Workers.HeartbeatMisses,
 		ConnectTimeout: c.Workers.ConnectTimeout, LostAfter: c.Workers.LostAfter, ForgetAfter: c.Workers.ForgetAfter,
 		NoLeaderTimeout: c.Control.NoLeaderTimeout, ScheduleAhead: c.Scheduler.ScheduleAhead,
+		DigestInterval: c.Raft.DigestInterval, DegradedAfter: c.Inference.DegradedAfter, DegradedFor: c.Inference.DegradedFor,
 	}
 }
 

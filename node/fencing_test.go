@@ -29,7 +29,7 @@ func (c *cluster) makeLeader(name string) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_ = c.controllers[leader].raft.Transfer(ctx)
+		_ = c.controllers[leader].raft.Transfer(ctx, "")
 		cancel()
 	}
 	c.t.Fatalf("%s would not become the leader", name)

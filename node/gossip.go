@@ -55,7 +55,7 @@ func (g gossip) Members() []controller.Member {
 	var out []controller.Member
 	for _, m := range g.cluster.Members() {
 		out = append(out, controller.Member{
-			Name: m.Name, Incarnation: m.Incarnation, Role: string(m.Role), Session: m.Addresses.Session, Gossip: m.GossipAddress,
+			Name: m.Name, Incarnation: m.Incarnation, Role: string(m.Role), Session: m.Addresses.Session, Peer: m.Addresses.Peer, Gossip: m.GossipAddress,
 		})
 	}
 	return out

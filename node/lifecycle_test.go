@@ -121,7 +121,11 @@ func TestAWipedControllerComesBackAsANewReplica(t *testing.T) {
 }
 
 func TestQuietMinutes(t *testing.T) {
-	inTunedBubble(t, 2, func(config *configs.Controller) { quick(config); calm(config) }, func(t *testing.T, c *cluster) {
+	inTunedBubble(t, 2, func(config *configs.Controller) {
+		quick(config)
+		calm(config)
+		config.Raft.DigestInterval = time.Hour
+	}, func(t *testing.T, c *cluster) {
 		leader := c.serve(2)
 		before, err := c.status(leader)
 		if err != nil {

@@ -36,8 +36,16 @@ type Options struct {
 	Logger hclog.Logger
 	// Network is for tests; nil is the real one.
 	Network Network
+	// Die ends the process at once. It is called when this replica must do
+	// nothing more: its disk has failed or hangs, or its state has come apart
+	// from the cluster's. By default Run ends instead, in order, and returns
+	// ErrFault: enough for tests, but a write that hangs would hold it up.
+	Die func(error)
 	// ClockOffset is for tests: how far a worker's clock is off.
 	ClockOffset time.Duration
+	// Schema is for tests: a controller applies commands up to this one only,
+	// as an older release does. 0: all that it knows.
+	Schema uint32
 }
 
 func (o Options) withDefaults() Options {

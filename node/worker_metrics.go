@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/workerd"
 )
 
@@ -13,8 +14,8 @@ import (
 type workerCollector struct {
 	worker *workerd.Worker
 
-	registered, sessions, models, hostBytes, results *prometheus.Desc
-	queued, freePages, pages, resident               *prometheus.Desc
+	registered, sessions, models, hostBytes, results, direct *prometheus.Desc
+	queued, freePages, pages, resident                       *prometheus.Desc
 }
 
 // workerMetrics is a registry of a worker's figures.
@@ -30,6 +31,7 @@ func workerMetrics(w *workerd.Worker) *prometheus.Registry {
 		models:     desc("models", "Models in host memory."),
 		hostBytes:  desc("host_bytes", "Host memory that models take."),
 		results:    desc("results_total", "Answered actions, by code.", "code"),
+		direct:     desc("direct_total", "Answered requests that came without a leader, by code.", "code"),
 		queued:     desc("queued_actions", "Inference actions that wait or run.", "device", "kind"),
 		freePages:  desc("free_pages", "Free pages of the weights cache.", "device", "kind"),
 		pages:      desc("pages", "Pages of the weights cache.", "device", "kind"),
@@ -55,9 +57,11 @@ func (c *workerCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.sessions, float64(s.Sessions))
 	gauge(c.models, float64(s.Models))
 	gauge(c.hostBytes, float64(s.HostUsedBytes))
-	for code, n := range s.Results {
-		name := strings.ToLower(strings.TrimPrefix(code.String(), "RESULT_CODE_"))
-		out <- prometheus.MustNewConstMetric(c.results, prometheus.CounterValue, float64(n), name)
+	for desc, counts := range map[*prometheus.Desc]map[sessionpb.ResultCode]uint64{c.results: s.Results, c.direct: s.Direct} {
+		for code, n := range counts {
+			name := strings.ToLower(strings.TrimPrefix(code.String(), "RESULT_CODE_"))
+			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), name)
+		}
 	}
 	for i, d := range s.Devices {
 		device := strconv.Itoa(i)

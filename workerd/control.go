@@ -42,6 +42,7 @@ func (w *Worker) sessionOf(open *sessionpb.Open) (*session, error) {
 	}
 	if s == nil {
 		s = newSession(open, w.options.LeaderSilence)
+		s.results = w.results
 		w.sessions[s.id] = s
 	}
 	return s, nil
@@ -64,7 +65,8 @@ func (w *Worker) openControl(open *sessionpb.Open) (*session, error) {
 		w.drop(w.current)
 	}
 	w.current = s
-	s.hasControl = true
+	s.hasControl, s.heardAt = true, w.clock()
+	w.displaceDirect(s)
 	s.send(&sessionpb.WorkerMessage{Opened: &sessionpb.Opened{Newest: w.fence.newest}, Report: w.report()})
 	close(s.opened)
 	w.log.Info("session opened", "session", s.id, "leader", s.leader.GetName(), "epoch", s.leader.GetEpoch(), "term", s.leader.GetTerm())
@@ -127,6 +129,9 @@ func (w *Worker) receive(s *session, m *sessionpb.LeaderMessage) {
 		}})
 	}
 	live := w.current == s
+	if s.beat(now) && live {
+		w.displaceDirect(s)
+	}
 	if live && m.GetRegisteredIncarnation() == w.options.Incarnation && !w.registered {
 		w.registered = true
 		w.log.Info("registration committed, executing from now on", "incarnation", w.options.Incarnation, "leader", s.leader.GetName())
@@ -156,7 +161,7 @@ func (w *Worker) submit(j *job) {
 // route puts an action into the queue that it belongs to. The lock is held.
 func (w *Worker) route(j *job) error {
 	switch {
-	case w.current != j.session:
+	case j.from != origin(w.current):
 		return refusef(sessionpb.ResultCode_RESULT_CODE_STALE, "not executed: leader %s of epoch %d, term %d has a newer session",
 			w.fence.newest.GetName(), w.fence.newest.GetEpoch(), w.fence.newest.GetTerm())
 	case w.closing:
@@ -191,7 +196,7 @@ func (w *Worker) routeToDevice(j *job) error {
 		j.run = d.evictWeights
 		return d.transfer.submit(j)
 	case *sessionpb.Action_Infer:
-		return d.queueInfer(j)
+		return d.queueInfer(w.current, j)
 	case *sessionpb.Action_Profile:
 		j.run = d.profile
 		j.ready = func(int64) bool { return !d.awaits(j.action.GetModelId()) }
@@ -218,11 +223,7 @@ func (w *Worker) answer(j *job, r *sessionpb.Result, err error) {
 		r.FreePages = uint32(d.cache.free)
 		d.inference.poke() // it may have waited for this load
 	}
-	w.results[r.GetCode()]++
-	j.session.intake.forget(j)
-	if !j.dropped {
-		j.session.send(&sessionpb.WorkerMessage{Results: []*sessionpb.Result{r}})
-	}
+	j.from.settle(j, r)
 }
 
 // cancel leaves a request out of its batch if that hasn't started. The lock is held.

@@ -27,6 +27,7 @@ type device struct {
 	// Guarded by mu.
 	cache   *pageCache
 	weights map[uint64]engine.Weights // of the models whose state is resident
+	pace    map[paceKey]pace          // of what ran here
 }
 
 // model returns a model that may run here. The lock is held.

@@ -108,9 +108,9 @@ func (e *executor) cancel(unwanted func(*job) bool) []*job {
 
 // drop forgets the jobs of a session: those that wait never run, those that run are not answered. The lock is held.
 func (e *executor) drop(s *session) {
-	e.cancel(func(j *job) bool { return j.session == s })
+	e.cancel(func(j *job) bool { return j.from == origin(s) })
 	for _, j := range e.running {
-		j.dropped = j.dropped || j.session == s
+		j.dropped = j.dropped || j.from == origin(s)
 	}
 }
 

@@ -34,13 +34,13 @@ type part struct {
 	inputs []tensor.Tensor
 }
 
-// queueInfer queues an Infer action. The lock is held.
-func (d *device) queueInfer(j *job) error {
+// queueInfer queues an Infer action of a session. The lock is held.
+func (d *device) queueInfer(s *session, j *job) error {
 	batch := j.action.GetInfer().GetItems()
 	if len(batch) == 0 {
 		return refusef(sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT, "the batch has no items")
 	}
-	if err := j.session.intake.claim(j, batch); err != nil {
+	if err := s.intake.claim(j, batch); err != nil {
 		return err
 	}
 	j.patience = j.received + int64(payloadPatience)
@@ -72,6 +72,7 @@ func (d *device) infer(ctx context.Context, j *job) (*sessionpb.Result, error) {
 		start := d.clock()
 		outputs, err = runBatch(ctx, w, batch)
 		result.EngineNs = d.clock() - start
+		d.note(m.id, batch.Rows, result.EngineNs)
 	}
 	if err == nil {
 		err = d.deliver(j, m, runnable, outputs)
@@ -88,7 +89,7 @@ func (d *device) infer(ctx context.Context, j *job) (*sessionpb.Result, error) {
 func (d *device) beginInfer(j *job) (*model, engine.Weights, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	j.session.intake.forget(j)
+	j.from.begin(j)
 	id := j.action.GetModelId()
 	m, err := d.model(id)
 	if err != nil {
@@ -155,14 +156,11 @@ func (p *part) read(m *model) error {
 	return err
 }
 
-// itemCode is the code of an item that is left out: unless it was cancelled or its payload is missing, its input is at
-// fault.
+// itemCode is the code of an item that is left out: unless it was refused, such as for having been cancelled, its input is
+// at fault.
 func itemCode(err error) sessionpb.ResultCode {
-	switch {
-	case errors.Is(err, errCancelled):
-		return sessionpb.ResultCode_RESULT_CODE_CANCELLED
-	case errors.Is(err, errMissing):
-		return sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.code
 	}
 	return sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT
 }
@@ -206,7 +204,7 @@ func (d *device) deliver(j *job, m *model, runnable []*part, outputs []tensor.Te
 		})
 	}
 	if !d.abandoned(j) {
-		j.session.sendData(envelopes)
+		j.from.deliver(envelopes)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package workerd
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -202,6 +203,9 @@ func (h *hostMemory) unload(_ context.Context, j *job) (*sessionpb.Result, error
 	}
 	delete(h.models, id)
 	h.used -= m.info.HostBytes
+	for _, d := range h.devices {
+		maps.DeleteFunc(d.pace, func(k paceKey, _ pace) bool { return k.model == id })
+	}
 	h.log.Info("model unloaded", "model", id)
 	return &sessionpb.Result{}, nil
 }

@@ -6,16 +6,28 @@ import (
 	"math"
 	"slices"
 
+	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 )
 
 // never is later than any instant of a worker's clock.
 const never = math.MaxInt64
 
+// origin is where a job came from, and where its answer goes.
+type origin interface {
+	// begin is called when an Infer starts: from now on its items can't be cancelled and no payload is waited for. The lock
+	// is held.
+	begin(j *job)
+	// deliver takes the answers' tensors of an Infer. The lock is not held.
+	deliver(outputs []*exchangepb.Envelope)
+	// settle takes the result, of every job once. The lock is held.
+	settle(j *job, r *sessionpb.Result)
+}
+
 // job is an action on its way through an executor. The worker's lock guards it until it runs.
 type job struct {
-	session *session // nil in tests of the queue
-	action  *sessionpb.Action
+	from   origin // nil in tests of the queue
+	action *sessionpb.Action
 
 	// In nanoseconds of the worker's clock.
 	received int64
@@ -36,8 +48,8 @@ type job struct {
 	dropped bool
 }
 
-func newJob(s *session, a *sessionpb.Action, now int64) *job {
-	j := &job{session: s, action: a, received: now, earliest: now, latest: never}
+func newJob(from origin, a *sessionpb.Action, now int64) *job {
+	j := &job{from: from, action: a, received: now, earliest: now, latest: never}
 	if a.GetEarliestNs() != 0 {
 		j.earliest = a.GetEarliestNs()
 	}

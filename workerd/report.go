@@ -20,6 +20,9 @@ type Stats struct {
 	Devices       []DeviceStats
 	// Results counts answered actions by code; RESULT_CODE_STALE are those of succeeded leaders.
 	Results map[sessionpb.ResultCode]uint64
+	// Direct counts answered requests that came without a leader, by code; RESULT_CODE_STALE are those that were refused
+	// because a leader's session is live.
+	Direct map[sessionpb.ResultCode]uint64
 }
 
 // DeviceStats is the state of one device.
@@ -42,6 +45,7 @@ func (w *Worker) Stats() Stats {
 		Models:        len(w.host.models),
 		HostUsedBytes: w.host.used,
 		Results:       maps.Clone(w.results),
+		Direct:        maps.Clone(w.direct.results),
 	}
 	for _, d := range w.devices {
 		s.Devices = append(s.Devices, DeviceStats{

@@ -23,6 +23,9 @@ const (
 	dataBytes = 256 << 20
 	// frameBytes bounds the envelopes in one DataFrame, unless a single one is larger.
 	frameBytes = 1 << 20
+	// quietAfter is the least silence of a leader that counts; quietFactor times the longest one so far is another bound.
+	quietAfter  = time.Second
+	quietFactor = 3
 )
 
 var (
@@ -53,6 +56,10 @@ type session struct {
 	// Guarded by the worker's lock.
 	hasControl, hasData bool
 	intake              *intake
+	// heardAt is when Control was last heard, longest the longest silence before; worker's clock.
+	heardAt, longest int64
+	// results counts what was answered, by code; it is the worker's.
+	results map[sessionpb.ResultCode]uint64
 }
 
 func newSession(open *sessionpb.Open, silence time.Duration) *session {
@@ -76,6 +83,35 @@ func newSession(open *sessionpb.Open, silence time.Duration) *session {
 // heard puts the end by silence off.
 func (s *session) heard() {
 	s.hush.Reset(s.silence)
+}
+
+// beat notes that Control was heard, and says whether it had been quiet.
+func (s *session) beat(now int64) bool {
+	quiet := s.quiet(now)
+	s.longest = max(s.longest, now-s.heardAt)
+	s.heardAt = now
+	return quiet
+}
+
+// quiet says whether the leader has been silent for so much longer than usual that it has to be taken for gone, although
+// nothing has ended the session yet.
+func (s *session) quiet(now int64) bool {
+	return now-s.heardAt > min(int64(s.silence), max(int64(quietAfter), quietFactor*s.longest))
+}
+
+// begin implements origin.
+func (s *session) begin(j *job) { s.intake.forget(j) }
+
+// deliver implements origin.
+func (s *session) deliver(outputs []*exchangepb.Envelope) { s.sendData(outputs) }
+
+// settle implements origin.
+func (s *session) settle(j *job, r *sessionpb.Result) {
+	s.results[r.GetCode()]++
+	s.intake.forget(j)
+	if !j.dropped {
+		s.send(&sessionpb.WorkerMessage{Results: []*sessionpb.Result{r}})
+	}
 }
 
 // close ends both streams. Only the first error counts.

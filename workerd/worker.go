@@ -22,6 +22,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
+	"github.com/orrery-project/orrery/internal/link"
+	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/workerd/engine"
@@ -83,6 +85,7 @@ type Worker struct {
 
 	stopping chan struct{} // closed when streams are to end
 	streams  sync.WaitGroup
+	exchange *link.Server // of controllers without a leader
 
 	mu         sync.Mutex // guards what follows, and all that executors, devices, hostMemory and sessions say it guards
 	fence      fence
@@ -91,6 +94,7 @@ type Worker struct {
 	sessions   map[string]*session
 	current    *session // of the newest leader; nil: none is open
 	results    map[sessionpb.ResultCode]uint64
+	direct     direct
 }
 
 // New makes a worker. It takes sessions once its service is registered, and executes once Run is called; Run also
@@ -129,9 +133,12 @@ func New(options Options) (*Worker, error) {
 			allows:    func(name string) bool { return len(o.Engines) == 0 || slices.Contains(o.Engines, name) },
 			inference: w.newExecutor(1), transfer: w.newExecutor(1),
 			cache: newPageCache(o.PageBytes, o.Pages), weights: make(map[uint64]engine.Weights),
+			pace: make(map[paceKey]pace),
 		})
 	}
 	w.host.devices = w.devices
+	w.direct.results = make(map[sessionpb.ResultCode]uint64)
+	w.exchange = link.NewServer(directHandler{w}, link.Options{Name: options.Name}, directLinkRequests, directLinkBytes)
 	return w, nil
 }
 
@@ -203,9 +210,10 @@ func (w *Worker) newExecutor(slots int) *executor {
 	}
 }
 
-// RegisterService offers the worker's sessions on a gRPC server.
+// RegisterService offers the worker's sessions on a gRPC server, and links for controllers that have no leader.
 func (w *Worker) RegisterService(r grpc.ServiceRegistrar) {
 	sessionpb.RegisterSessionServer(r, w)
+	exchangepb.RegisterExchangeServer(r, w.exchange)
 }
 
 // Run executes actions until ctx is done. Then all that waits is refused; what runs may go on for a second; and when all
@@ -220,6 +228,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 
+	w.exchange.Refuse()
 	w.refuseAll()
 	close(stop)
 	patience := time.AfterFunc(finishWithin, cancel)
@@ -248,6 +257,7 @@ func (w *Worker) refuseAll() {
 // hangUp ends all streams once they have sent what waits, or at the latest after finishWithin.
 func (w *Worker) hangUp() {
 	close(w.stopping)
+	w.exchange.Close()
 	w.mu.Lock()
 	open := slices.Collect(maps.Values(w.sessions))
 	w.mu.Unlock()

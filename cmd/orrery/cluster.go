@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) clusterCommand() *cobra.Command {
-	return group("cluster", "Show how the cluster is, and change its settings", a.clusterStatusCommand(), a.clusterSetCommand())
+	return group("cluster", "Show how the cluster is, and change it", a.clusterStatusCommand(), a.clusterSetCommand(),
+		a.clusterJoinCommand(), a.clusterRemoveCommand(), a.clusterTransferCommand(), a.snapshotCommand(), a.clusterRecoverCommand())
 }
 
 func (a *app) clusterSetCommand() *cobra.Command {
@@ -29,7 +30,7 @@ func (a *app) clusterSetCommand() *cobra.Command {
 		Args:    arguments(cobra.MinimumNArgs(1)),
 	}
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
-		status, err := q.ClusterStatus(ctx)
+		status, err := q.ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
 		if err != nil {
 			return err
 		}
@@ -67,18 +68,22 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 		Use: "status", Short: "Show the replicas, the leader and the startup's phase",
 		Long: `Shows the replicas, the leader and the startup's phase, as one controller sees
 them. All replicas compute a digest of what they know at the same point of the
-log: equal digests are equal states. Fails when there is no leader.`,
+log: equal digests are equal states. Fails when there is no leader.
+
+With --stale the controller that is asked answers from what it knows itself: no
+leader is asked, and no digest is computed.`,
 		Args: arguments(cobra.NoArgs),
 	}
+	stale := staleFlag(c)
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, _ []string) error {
-		status, err := q.ClusterStatus(ctx)
+		status, err := q.ClusterStatus(ctx, &controlpb.ClusterStatusRequest{Stale: *stale})
 		if err != nil {
 			return err
 		}
 		if err := q.show(status, func(w io.Writer) { clusterTable(w, status) }); err != nil {
 			return err
 		}
-		if status.Leader == "" {
+		if status.Leader == "" && !*stale {
 			return errors.New("there is no leader: a majority of the controllers has to run and to reach each other; their logs say what they wait for")
 		}
 		return nil
@@ -93,13 +98,20 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 	if s.Cluster.GetId() == "" {
 		fmt.Fprintln(w, "cluster  not formed yet")
 	} else {
-		fmt.Fprintf(w, "cluster  %s, epoch %d\n", s.Cluster.GetId(), s.Cluster.GetEpoch())
+		fmt.Fprintf(w, "cluster  %s, epoch %d, version %d\n", s.Cluster.GetId(), s.Cluster.GetEpoch(), s.Cluster.GetVersion())
 	}
 	fmt.Fprintf(w, "phase    %s\n", word(s.Cluster.GetPhase(), "PHASE_"))
 	fmt.Fprintf(w, "leader   %s, term %d\n", leader, s.Term)
 	fmt.Fprintf(w, "log      %d committed, %d applied at %s\n", s.CommitIndex, s.AppliedIndex, s.Name)
 	fmt.Fprintf(w, "gossip   %s\n", plural(len(s.Members), "member"))
-	fmt.Fprintf(w, "digests  %s\n\n", digests(s))
+	if !s.Freshness.GetStale() || s.DigestIndex > 0 {
+		fmt.Fprintf(w, "digests  %s\n", digests(s))
+	}
+	if s.LeaderlessNs > 0 {
+		fmt.Fprintf(w, "MODE     %s\n", mode(s))
+	}
+	fmt.Fprintln(w)
+	defer staleNote(w, s.Freshness)
 	t := newTable(w, "REPLICA", "ROLE", "REACHABLE", "RAFT ADDRESS", "DIGEST", "ID", "PROBLEM")
 	defer t.flush()
 	for _, r := range s.Replicas {
@@ -112,6 +124,15 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 		}
 		t.row(r.Name, role, yesNo(r.Reachable), r.RaftAddress, r.Digest[:min(12, len(r.Digest))], r.Id, r.Error)
 	}
+}
+
+// mode is what the controller does while it has no leader.
+func mode(s *controlpb.ClusterStatusResponse) string {
+	since := time.Duration(s.LeaderlessNs).Round(time.Millisecond)
+	if s.Degraded {
+		return fmt.Sprintf("DEGRADED: %s has had no leader for %v; it serves inference over what it knew last, and nothing can be changed", s.Name, since)
+	}
+	return fmt.Sprintf("LEADERLESS: %s has had no leader for %v; nothing can be changed, and inference waits", s.Name, since)
 }
 
 // digests compares them.

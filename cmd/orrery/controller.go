@@ -21,10 +21,7 @@ replicas, so that all can have the same file.`,
 		Example: "  orrery controller --config controller.yaml --name c2 --data-dir /var/lib/orrery/c2",
 		Args:    arguments(cobra.NoArgs),
 	}
-	s.flags(c, map[string][2]string{
-		"name":     {"ORRERY_NAME", "name of this replica, overriding the file's"},
-		"data-dir": {"ORRERY_DATA_DIR", "folder of the log and the snapshots, overriding the file's"},
-	})
+	s.flags(c, controllerKeys())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		config, err := load(c, a, s, configs.LoadController)
 		if config == nil {
@@ -35,11 +32,19 @@ replicas, so that all can have the same file.`,
 	return c
 }
 
+// controllerKeys are the flags for keys that differ between replicas.
+func controllerKeys() map[string][2]string {
+	return map[string][2]string{
+		"name":     {"ORRERY_NAME", "name of this replica, overriding the file's"},
+		"data-dir": {"ORRERY_DATA_DIR", "folder of the log and the snapshots, overriding the file's"},
+	}
+}
+
 func (a *app) runController(c *cobra.Command, s *source, config *configs.Controller) error {
 	received, stop := hangups()
 	defer stop()
 	log := newLogger(a.err, config.Log)
-	n, err := node.NewController(config, node.Options{Version: buildVersion(), Logger: log})
+	n, err := node.NewController(config, node.Options{Version: buildVersion(), Logger: log, Die: a.die})
 	if err != nil {
 		return err
 	}

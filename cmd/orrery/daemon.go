@@ -65,6 +65,10 @@ func (d *daemon) reloadNow() {
 	}
 }
 
+// die ends the process at once. Nothing is waited for: what waits may wait for
+// a disk that hangs.
+func (a *app) die(err error) { os.Exit(a.report(err)) }
+
 // hangups receives SIGHUP until stop is called.
 func hangups() (received <-chan os.Signal, stop func()) {
 	c := make(chan os.Signal, 1)

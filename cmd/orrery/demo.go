@@ -158,7 +158,7 @@ func (d *demo) meet(ctx context.Context) error {
 func (d *demo) findLeader(ctx context.Context) (*controlpb.ClusterStatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, demoStep)
 	defer cancel()
-	status, err := d.members[0].ClusterStatus(ctx)
+	status, err := d.members[0].ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -215,12 +215,12 @@ func (d *demo) load(ctx context.Context) error {
 	if err := all.Wait(); err != nil {
 		return fmt.Errorf("load the models: %w", err)
 	}
-	statuses, err := follower.ListModels(ctx, "", "")
+	answer, err := follower.ListModels(ctx, &controlpb.ListModelsRequest{})
 	if err != nil {
 		return err
 	}
 	d.say("")
-	profilesTable(d.out, statuses)
+	profilesTable(d.out, answer.Models)
 	return nil
 }
 

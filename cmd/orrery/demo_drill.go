@@ -107,7 +107,7 @@ func newLeader(ctx context.Context, survivors []*demoMember, old string) (string
 	for _, s := range survivors {
 		polls.Go(func() {
 			for ctx.Err() == nil {
-				status, err := s.ClusterStatus(ctx)
+				status, err := s.ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
 				if err == nil && status.Leader != "" && status.Leader != old {
 					first <- found{status.Leader, time.Now()}
 					return
@@ -153,7 +153,7 @@ func (d *demo) rejoin(ctx context.Context) error {
 func untilWhole(ctx context.Context, c *client.Client, voters int) (*controlpb.ClusterStatusResponse, error) {
 	var last error
 	for {
-		status, err := c.ClusterStatus(ctx)
+		status, err := c.ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
 		switch {
 		case err != nil:
 			last = err

@@ -125,12 +125,16 @@ func (a *app) modelListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the models", Args: arguments(cobra.NoArgs),
 	}
+	stale := staleFlag(c)
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, _ []string) error {
-		models, err := q.ListModels(ctx, "", "")
+		answer, err := q.ListModels(ctx, &controlpb.ListModelsRequest{Stale: *stale})
 		if err != nil {
 			return err
 		}
-		return q.show(&controlpb.ListModelsResponse{Models: models}, func(w io.Writer) { modelsTable(w, models) })
+		return q.show(answer, func(w io.Writer) {
+			modelsTable(w, answer.Models)
+			staleNote(w, answer.Freshness)
+		})
 	})
 }
 
@@ -140,17 +144,19 @@ func (a *app) modelStatusCommand() *cobra.Command {
 		Use: "status NAME", Short: "Show a model's copies and measured times", Args: arguments(cobra.ExactArgs(1)),
 	}
 	c.Flags().StringVar(&version, "model-version", "", "version (default all of them)")
+	stale := staleFlag(c)
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
-		models, err := q.ListModels(ctx, args[0], version)
+		answer, err := q.ListModels(ctx, &controlpb.ListModelsRequest{Name: args[0], Version: version, Stale: *stale})
 		if err != nil {
 			return err
 		}
-		return q.show(&controlpb.ListModelsResponse{Models: models}, func(w io.Writer) {
-			modelsTable(w, models)
+		return q.show(answer, func(w io.Writer) {
+			modelsTable(w, answer.Models)
 			fmt.Fprintln(w)
-			copiesTable(w, models)
+			copiesTable(w, answer.Models)
 			fmt.Fprintln(w)
-			profilesTable(w, models)
+			profilesTable(w, answer.Models)
+			staleNote(w, answer.Freshness)
 		})
 	})
 }

@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/orrery-project/orrery/proto/controlpb"
 )
 
 // show prints an answer as JSON or as a person reads it.
@@ -57,6 +59,17 @@ func (t *table) flush() { _ = t.w.Flush() }
 // it: PHASE_SERVING is serving.
 func word(value fmt.Stringer, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(value.String(), prefix))
+}
+
+// staleNote says how old an answer may be.
+func staleNote(w io.Writer, f *controlpb.Freshness) {
+	switch {
+	case !f.GetStale():
+	case f.AgeNs < 0:
+		fmt.Fprintf(w, "\nstale: this controller has not heard of a leader since it started\n")
+	default:
+		fmt.Fprintf(w, "\nstale: this controller last heard of a leader %v ago\n", max(time.Duration(f.AgeNs), time.Millisecond).Round(time.Millisecond))
+	}
 }
 
 func yesNo(b bool) string {

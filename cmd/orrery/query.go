@@ -48,12 +48,23 @@ func (q *query) addressFlag(c *cobra.Command, to *[]string, name, variable, addr
 	c.Flags().StringSliceVar(to, name, value, "`ADDRESS,…` of controllers ("+variable+")")
 }
 
-func (q *query) command(c *cobra.Command, timeout time.Duration, run func(context.Context, *query, []string) error) *cobra.Command {
+func (q *query) outputFlag(c *cobra.Command) {
 	c.Flags().StringVarP(&q.output, "output", "o", cmp.Or(q.variable(configs.EnvOutput), "table"), "table or json ("+configs.EnvOutput+")")
+}
+
+func (q *query) checkOutput(c *cobra.Command) error {
+	if q.output != "table" && q.output != "json" {
+		return usageError{fmt.Errorf("--output is %q: it must be table or json", q.output), c.CommandPath()}
+	}
+	return nil
+}
+
+func (q *query) command(c *cobra.Command, timeout time.Duration, run func(context.Context, *query, []string) error) *cobra.Command {
+	q.outputFlag(c)
 	c.Flags().DurationVar(&q.timeout, "timeout", timeout, "how long to wait for the cluster")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if q.output != "table" && q.output != "json" {
-			return usageError{fmt.Errorf("--output is %q: it must be table or json", q.output), c.CommandPath()}
+		if err := q.checkOutput(c); err != nil {
+			return err
 		}
 		if q.timeout <= 0 {
 			return usageError{fmt.Errorf("--timeout is %v: it must be above 0", q.timeout), c.CommandPath()}
@@ -69,4 +80,9 @@ func (q *query) command(c *cobra.Command, timeout time.Duration, run func(contex
 		return run(ctx, q, args)
 	}
 	return c
+}
+
+// staleFlag lets a command's answer be stale.
+func staleFlag(c *cobra.Command) *bool {
+	return c.Flags().Bool("stale", false, "answer from what the controller knows, without asking the leader")
 }

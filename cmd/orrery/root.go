@@ -12,12 +12,16 @@ import (
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/rpc"
+	"github.com/orrery-project/orrery/node"
 )
 
 // Exit statuses.
 const (
 	statusFailed = 1
 	statusUsage  = 2
+	// statusFault is that of a daemon which stopped itself because it could not
+	// go on safely: its disk failed or hung, or its state was wrong.
+	statusFault = 4
 )
 
 // app is what the commands share.
@@ -60,6 +64,9 @@ func (a *app) report(err error) int {
 		return statusFailed
 	}
 	fmt.Fprintf(a.err, "orrery: %v\n", err)
+	if errors.Is(err, node.ErrFault) {
+		return statusFault
+	}
 	if e, ok := errors.AsType[*errs.Error](err); ok && e.RetryAfter > 0 {
 		fmt.Fprintf(a.err, "orrery: try again after %v\n", e.RetryAfter)
 	}

@@ -23,12 +23,16 @@ func (a *app) workerListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the registered workers", Args: arguments(cobra.NoArgs),
 	}
+	stale := staleFlag(c)
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, _ []string) error {
-		workers, err := q.ListWorkers(ctx)
+		answer, err := q.ListWorkers(ctx, &controlpb.ListWorkersRequest{Stale: *stale})
 		if err != nil {
 			return err
 		}
-		return q.show(&controlpb.ListWorkersResponse{Workers: workers}, func(w io.Writer) { workersTable(w, workers) })
+		return q.show(answer, func(w io.Writer) {
+			workersTable(w, answer.Workers)
+			staleNote(w, answer.Freshness)
+		})
 	})
 }
 

@@ -1,5 +1,6 @@
-// Package devcluster runs a throw-away cluster of real processes on loopback:
-// for trying Orrery out, for its demonstration, and for tests from outside.
+// Package devcluster runs a throw-away cluster of real processes, on loopback or
+// at addresses that are given: for trying Orrery out, for its demonstration, and
+// for tests from outside.
 //
 // The processes die with the one that started them, and Stop leaves nothing
 // behind.
@@ -34,6 +35,15 @@ type Options struct {
 	// ControllerKeys and WorkerKeys set further keys of all configurations of
 	// a kind: startup.load_idle to 2s. A value is YAML.
 	ControllerKeys, WorkerKeys map[string]string
+	// Host, if not nil, says where the process of that name is to be: the IP
+	// address of its listeners, and the words to put before its command line so
+	// that it is started there. They must run the command in their own process.
+	// It is asked once for each process. An address that is not a process's alone
+	// will not do, since all use the same ports.
+	Host func(name string) (address string, wrap []string)
+	// DataDir, if not nil, says where the controller of that name keeps its
+	// data. Default: in a folder below Dir.
+	DataDir func(name string) string
 	// Dir holds configurations, data and logs. Empty: a fresh folder, in memory
 	// where the system has such, that Stop removes. A given one is left alone.
 	Dir string

@@ -58,6 +58,39 @@ func TestConfigurationsAreValid(t *testing.T) {
 	}
 }
 
+func TestProcessesAtAddressesOfTheirOwn(t *testing.T) {
+	o := Options{
+		Dir: "/d", ModelDir: "/m", Controllers: 3, Workers: 2, Engines: []string{"emulated"}, Binary: "orrery",
+		Host: func(name string) (string, []string) {
+			return map[string]string{"c1": "10.0.0.1", "c2": "10.0.0.2", "c3": "10.0.0.3", "w1": "10.0.0.4", "w2": "10.0.0.5"}[name],
+				[]string{"in", name}
+		},
+		DataDir: func(name string) string { return "/slow/" + name },
+	}
+	members, err := plan(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := configs.ParseController("c2", []byte(members[1].config.String()), nil)
+	if err != nil {
+		t.Fatalf("%v in\n%v", err, members[1].config)
+	}
+	if c.DataDir != "/slow/c2" || c.Cluster.Controllers[2] != configs.Address(members[2].addresses["peer"]) ||
+		!strings.HasPrefix(string(c.Listen.Raft), "10.0.0.2:") {
+		t.Errorf("controller %+v", c)
+	}
+	if _, err := configs.ParseWorker("w2", []byte(members[4].config.String()), nil); err != nil {
+		t.Errorf("%v in\n%v", err, members[4].config)
+	}
+	if got := strings.Join(newProcess(o, members[1]).command, " "); got != "in c2 orrery controller --config /d/c2/controller.yaml" {
+		t.Errorf("command %q", got)
+	}
+	o.Workers = 3
+	if _, err := plan(o); err == nil || !strings.Contains(err.Error(), "w3") {
+		t.Errorf("a process without an address: %v", err)
+	}
+}
+
 func TestStartAndStop(t *testing.T) {
 	t.Setenv("ORRERY_NAME", "mine")
 	binary, err := os.Executable()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,26 +24,35 @@ type member struct {
 	name      string
 	kind      Kind
 	addresses map[string]string
-	config    document
+	// wrap are the words before the command line.
+	wrap   []string
+	config document
 }
 
-// plan gives all processes their ports and configurations.
+// listeners of the kinds, as the configuration calls them.
+func (k Kind) listeners() []string {
+	if k == Controller {
+		return []string{"inference", "http", "control", "peer", "raft", "gossip"}
+	}
+	return []string{"session", "http", "gossip"}
+}
+
+// plan gives all processes their addresses and configurations.
 func plan(o Options) ([]member, error) {
-	var ports portPicker
-	defer ports.release()
 	var members []member
-	var peers, gossip []string
 	for i := range o.Controllers {
-		m := member{name: fmt.Sprintf("c%d", i+1), kind: Controller, addresses: ports.pick("inference", "http", "control", "peer", "raft", "gossip")}
-		peers = append(peers, m.addresses["peer"])
-		gossip = append(gossip, m.addresses["gossip"])
-		members = append(members, m)
+		members = append(members, member{name: fmt.Sprintf("c%d", i+1), kind: Controller})
 	}
 	for i := range o.Workers {
-		members = append(members, member{name: fmt.Sprintf("w%d", i+1), kind: Worker, addresses: ports.pick("session", "http", "gossip")})
+		members = append(members, member{name: fmt.Sprintf("w%d", i+1), kind: Worker})
 	}
-	if ports.err != nil {
-		return nil, fmt.Errorf("find free ports: %w", ports.err)
+	if err := place(members, o.Host); err != nil {
+		return nil, err
+	}
+	var peers, gossip []string
+	for _, m := range members[:o.Controllers] {
+		peers = append(peers, m.addresses["peer"])
+		gossip = append(gossip, m.addresses["gossip"])
 	}
 	for i := range members {
 		m := &members[i]
@@ -50,8 +60,11 @@ func plan(o Options) ([]member, error) {
 		for listener, address := range m.addresses {
 			m.config["listen."+listener] = address
 		}
+		if o.Host != nil {
+			m.config["expose"] = list(m.kind.listeners())
+		}
 		if m.kind == Controller {
-			m.config["data_dir"] = quote(filepath.Join(o.Dir, m.name, "data"))
+			m.config["data_dir"] = quote(dataDir(o, m.name))
 			m.config["cluster.controllers"] = list(peers)
 			maps.Copy(m.config, o.ControllerKeys)
 			continue
@@ -62,6 +75,45 @@ func plan(o Options) ([]member, error) {
 		maps.Copy(m.config, o.WorkerKeys)
 	}
 	return members, nil
+}
+
+func dataDir(o Options, name string) string {
+	if o.DataDir != nil {
+		return o.DataDir(name)
+	}
+	return filepath.Join(o.Dir, name, "data")
+}
+
+// firstPort is that of the first listener of a process that has an address of
+// its own.
+const firstPort = 8000
+
+// place gives all processes their addresses: free ports on loopback, or the
+// same ports on an address each.
+func place(members []member, host func(string) (string, []string)) error {
+	if host != nil {
+		for i := range members {
+			m := &members[i]
+			address, wrap := host(m.name)
+			m.addresses, m.wrap = map[string]string{}, wrap
+			if net.ParseIP(address) == nil {
+				return fmt.Errorf("the host of %s has the address %q, which is not an IP address", m.name, address)
+			}
+			for j, listener := range m.kind.listeners() {
+				m.addresses[listener] = net.JoinHostPort(address, strconv.Itoa(firstPort+j))
+			}
+		}
+		return nil
+	}
+	var ports portPicker
+	defer ports.release()
+	for i := range members {
+		members[i].addresses = ports.pick(members[i].kind.listeners()...)
+	}
+	if ports.err != nil {
+		return fmt.Errorf("find free ports: %w", ports.err)
+	}
+	return nil
 }
 
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +25,8 @@ type Process struct {
 	// Config and Log are the paths of its configuration and of its log, to
 	// which all lives append.
 	Config, Log string
-	binary      string
+	// command starts it.
+	command []string
 
 	mu   sync.Mutex
 	life *life
@@ -40,11 +42,13 @@ type life struct {
 
 func newProcess(o Options, m member) *Process {
 	dir := filepath.Join(o.Dir, m.name)
-	return &Process{
-		Name: m.name, Kind: m.kind, Addresses: m.addresses, binary: o.Binary,
+	p := &Process{
+		Name: m.name, Kind: m.kind, Addresses: m.addresses,
 		Config: filepath.Join(dir, string(m.kind)+".yaml"),
 		Log:    filepath.Join(dir, "log"),
 	}
+	p.command = append(slices.Clone(m.wrap), o.Binary, string(m.kind), "--config", p.Config)
+	return p
 }
 
 // Start starts the process. It does not wait until the process is ready.
@@ -59,7 +63,7 @@ func (p *Process) Start() error {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	defer log.Close() // the process has its own
-	cmd := exec.Command(p.binary, string(p.Kind), "--config", p.Config)
+	cmd := exec.Command(p.command[0], p.command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = withoutOwn(os.Environ())
 	cmd.SysProcAttr = attributes()

@@ -1810,10 +1810,13 @@ func (x *SaveSnapshotRequest) GetStale() bool {
 }
 
 type SnapshotChunk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first chunk of a restore: the snapshot may be another cluster's,
+	// which is gone for good, and which this one replaces.
+	ReplaceCluster bool `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SnapshotChunk) Reset() {
@@ -1851,6 +1854,13 @@ func (x *SnapshotChunk) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *SnapshotChunk) GetReplaceCluster() bool {
+	if x != nil {
+		return x.ReplaceCluster
+	}
+	return false
 }
 
 type RestoreSnapshotResponse struct {
@@ -1895,6 +1905,125 @@ func (x *RestoreSnapshotResponse) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+// SnapshotSummary is what is in a snapshot.
+type SnapshotSummary struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Index  uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// The state's time.
+	NowUnixNs int64          `protobuf:"varint,3,opt,name=now_unix_ns,json=nowUnixNs,proto3" json:"now_unix_ns,omitempty"`
+	Cluster   *logpb.Cluster `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Workers   uint32         `protobuf:"varint,5,opt,name=workers,proto3" json:"workers,omitempty"`
+	Models    uint32         `protobuf:"varint,6,opt,name=models,proto3" json:"models,omitempty"`
+	Holdings  uint32         `protobuf:"varint,7,opt,name=holdings,proto3" json:"holdings,omitempty"`
+	Profiles  uint32         `protobuf:"varint,8,opt,name=profiles,proto3" json:"profiles,omitempty"`
+	Bytes     uint64         `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of the state, as replicas compute it.
+	Digest        string `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotSummary) Reset() {
+	*x = SnapshotSummary{}
+	mi := &file_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotSummary) ProtoMessage() {}
+
+func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotSummary.ProtoReflect.Descriptor instead.
+func (*SnapshotSummary) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SnapshotSummary) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetNowUnixNs() int64 {
+	if x != nil {
+		return x.NowUnixNs
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetCluster() *logpb.Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *SnapshotSummary) GetWorkers() uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetModels() uint32 {
+	if x != nil {
+		return x.Models
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetHoldings() uint32 {
+	if x != nil {
+		return x.Holdings
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetProfiles() uint32 {
+	if x != nil {
+		return x.Profiles
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SnapshotSummary) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
 }
 
 var File_control_proto protoreflect.FileDescriptor
@@ -2030,11 +2159,24 @@ const file_control_proto_rawDesc = "" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
 	"\x13SaveSnapshotRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"#\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"L\n" +
 	"\rSnapshotChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"/\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12'\n" +
+	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\"/\n" +
 	"\x17RestoreSnapshotResponse\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch2\xef\t\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\xa9\x02\n" +
+	"\x0fSnapshotSummary\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1e\n" +
+	"\vnow_unix_ns\x18\x03 \x01(\x03R\tnowUnixNs\x120\n" +
+	"\acluster\x18\x04 \x01(\v2\x16.orrery.log.v1.ClusterR\acluster\x12\x18\n" +
+	"\aworkers\x18\x05 \x01(\rR\aworkers\x12\x16\n" +
+	"\x06models\x18\x06 \x01(\rR\x06models\x12\x1a\n" +
+	"\bholdings\x18\a \x01(\rR\bholdings\x12\x1a\n" +
+	"\bprofiles\x18\b \x01(\rR\bprofiles\x12\x14\n" +
+	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\tR\x06digest2\xef\t\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
@@ -2063,7 +2205,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_control_proto_goTypes = []any{
 	(*Freshness)(nil),                  // 0: orrery.control.v1.Freshness
 	(*LoadModelRequest)(nil),           // 1: orrery.control.v1.LoadModelRequest
@@ -2096,67 +2238,69 @@ var file_control_proto_goTypes = []any{
 	(*SaveSnapshotRequest)(nil),        // 28: orrery.control.v1.SaveSnapshotRequest
 	(*SnapshotChunk)(nil),              // 29: orrery.control.v1.SnapshotChunk
 	(*RestoreSnapshotResponse)(nil),    // 30: orrery.control.v1.RestoreSnapshotResponse
-	(*logpb.LoadModel)(nil),            // 31: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),           // 32: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),                // 33: orrery.log.v1.Model
-	(*logpb.Profile)(nil),              // 34: orrery.log.v1.Profile
-	(*logpb.Worker)(nil),               // 35: orrery.log.v1.Worker
-	(*logpb.Settings)(nil),             // 36: orrery.log.v1.Settings
-	(*logpb.Cluster)(nil),              // 37: orrery.log.v1.Cluster
-	(logpb.Phase)(0),                   // 38: orrery.log.v1.Phase
+	(*SnapshotSummary)(nil),            // 31: orrery.control.v1.SnapshotSummary
+	(*logpb.LoadModel)(nil),            // 32: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),           // 33: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),                // 34: orrery.log.v1.Model
+	(*logpb.Profile)(nil),              // 35: orrery.log.v1.Profile
+	(*logpb.Worker)(nil),               // 36: orrery.log.v1.Worker
+	(*logpb.Settings)(nil),             // 37: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),              // 38: orrery.log.v1.Cluster
+	(logpb.Phase)(0),                   // 39: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	31, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	32, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	33, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	32, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	33, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	34, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
 	2,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	34, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	35, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
 	3,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
 	3,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
 	0,  // 7: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
-	35, // 8: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	36, // 8: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
 	9,  // 9: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
 	10, // 10: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
 	0,  // 11: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
-	36, // 12: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
-	36, // 13: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
-	37, // 14: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	37, // 12: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	37, // 13: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	38, // 14: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
 	13, // 15: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
 	18, // 16: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
 	0,  // 17: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
-	38, // 18: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	39, // 18: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
 	20, // 19: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	1,  // 20: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
-	5,  // 21: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
-	7,  // 22: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
-	11, // 23: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
-	14, // 24: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
-	16, // 25: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	19, // 26: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	19, // 27: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	22, // 28: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
-	24, // 29: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
-	26, // 30: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
-	28, // 31: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
-	29, // 32: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
-	4,  // 33: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	6,  // 34: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	8,  // 35: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	12, // 36: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	15, // 37: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
-	17, // 38: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	21, // 39: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	21, // 40: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	23, // 41: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
-	25, // 42: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
-	27, // 43: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
-	29, // 44: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
-	30, // 45: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
-	33, // [33:46] is the sub-list for method output_type
-	20, // [20:33] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	38, // 20: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
+	1,  // 21: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
+	5,  // 22: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
+	7,  // 23: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
+	11, // 24: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
+	14, // 25: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	16, // 26: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	19, // 27: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	19, // 28: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	22, // 29: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
+	24, // 30: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
+	26, // 31: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
+	28, // 32: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
+	29, // 33: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
+	4,  // 34: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	6,  // 35: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	8,  // 36: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	12, // 37: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	15, // 38: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	17, // 39: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	21, // 40: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	21, // 41: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	23, // 42: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
+	25, // 43: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
+	27, // 44: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
+	29, // 45: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
+	30, // 46: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
+	34, // [34:47] is the sub-list for method output_type
+	21, // [21:34] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -2170,7 +2314,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -938,9 +938,10 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 type RestoreRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A snapshot as `SaveSnapshot` gives it.
-	Snapshot      []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Snapshot       []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	ReplaceCluster bool   `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RestoreRequest) Reset() {
@@ -978,6 +979,13 @@ func (x *RestoreRequest) GetSnapshot() []byte {
 		return x.Snapshot
 	}
 	return nil
+}
+
+func (x *RestoreRequest) GetReplaceCluster() bool {
+	if x != nil {
+		return x.ReplaceCluster
+	}
+	return false
 }
 
 type RestoreResponse struct {
@@ -1086,9 +1094,10 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x12\n" +
-	"\x10TransferResponse\",\n" +
+	"\x10TransferResponse\"U\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
-	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\"'\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12'\n" +
+	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\"'\n" +
 	"\x0fRestoreResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch2\x86\x06\n" +
 	"\x04Peer\x12O\n" +

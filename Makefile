@@ -32,7 +32,7 @@ demo: build ## Show a cluster that serves, and goes on when its leader is killed
 
 # ---- test
 
-.PHONY: test test-packages test-e2e interop
+.PHONY: test test-packages test-e2e test-histories interop
 test: test-packages test-e2e ## Run all tests: units, clusters in virtual time, real processes
 
 # Real processes mind company on a slow machine, so those tests have it to themselves.
@@ -40,10 +40,23 @@ test-packages: ## Run those inside one process alone
 	race=$$(tools/race.sh); go test $$race -timeout 15m $$(go list ./... | grep -v /e2e)
 
 test-e2e: ## Run those on real processes alone
-	race=$$(tools/race.sh); go test $$race -timeout 15m -count 1 ./e2e/...
+	race=$$(tools/race.sh); go test $$race -timeout 15m -count 1 -p 1 ./e2e/...
+
+test-histories: ## Run the long test of linearizability alone (3 to 5 minutes; root cuts networks too)
+	HISTORIES=long go test -timeout 30m -count 1 -v ./e2e/histories
 
 interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs Python 3.11)
 	PYTHONDONTWRITEBYTECODE=1 timeout -s INT -k 30 300 .venv/bin/python -m pytest interop
+
+# ---- measure
+
+.PHONY: bench-failover
+TRIALS = 10
+ROWS =
+RESULTS = bin/failover.jsonl
+
+bench-failover: build ## Measure what faults of controllers cost (Linux, root; TRIALS=10 ROWS=kill,vanish; goes on where it stopped)
+	go run ./e2e/failover -binary $(BINARY) -results '$(RESULTS)' -trials $(TRIALS) -rows '$(ROWS)'
 
 # ---- source
 

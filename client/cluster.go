@@ -9,6 +9,7 @@ import (
 
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
+	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/controlpb"
 )
 
@@ -39,7 +40,7 @@ func (c *Client) TransferLeadership(ctx context.Context, replica string) (leader
 // SaveSnapshot writes the whole replicated state to w.
 func (c *Client) SaveSnapshot(ctx context.Context, request *controlpb.SaveSnapshotRequest, w io.Writer) error {
 	var failed error
-	err := c.control.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := c.control.call(ctx, 0, func(ctx context.Context, conn *rpc.Conn) error {
 		stream, err := controlpb.NewControlClient(conn).SaveSnapshot(ctx, request)
 		for written := false; err == nil; written = true {
 			var chunk *controlpb.SnapshotChunk
@@ -68,7 +69,7 @@ func (c *Client) SaveSnapshot(ctx context.Context, request *controlpb.SaveSnapsh
 // once: an error that is errs.UnknownOutcome leaves open whether it was done.
 func (c *Client) RestoreSnapshot(ctx context.Context, snapshot io.Reader, replaceCluster bool) (epoch uint64, err error) {
 	began := false
-	err = c.control.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err = c.control.call(ctx, 0, func(ctx context.Context, conn *rpc.Conn) error {
 		stream, err := controlpb.NewControlClient(conn).RestoreSnapshot(ctx)
 		if err != nil {
 			return err

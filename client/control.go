@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
@@ -18,7 +20,7 @@ import (
 // status for each instance.
 func (c *Client) LoadModel(ctx context.Context, model *logpb.LoadModel) ([]*controlpb.ModelStatus, error) {
 	request := &controlpb.LoadModelRequest{RequestId: rand.Text(), Model: model}
-	answer, err := ask(ctx, c, controlpb.ControlClient.LoadModel, request)
+	answer, err := change(ctx, c, controlpb.ControlClient.LoadModel, request, &request.RequestedAgoNs)
 	return answer.GetModels(), err
 }
 
@@ -26,13 +28,14 @@ func (c *Client) LoadModel(ctx context.Context, model *logpb.LoadModel) ([]*cont
 // wanted. An empty version means all versions.
 func (c *Client) UnloadModel(ctx context.Context, name, version string) ([]uint64, error) {
 	request := &controlpb.UnloadModelRequest{RequestId: rand.Text(), Name: name, Version: version}
-	answer, err := ask(ctx, c, controlpb.ControlClient.UnloadModel, request)
+	answer, err := change(ctx, c, controlpb.ControlClient.UnloadModel, request, &request.RequestedAgoNs)
 	return answer.GetModelIds(), err
 }
 
 // SetSettings replaces the cluster's settings.
 func (c *Client) SetSettings(ctx context.Context, settings *logpb.Settings) (*logpb.Settings, error) {
-	answer, err := ask(ctx, c, controlpb.ControlClient.SetSettings, &controlpb.SetSettingsRequest{RequestId: rand.Text(), Settings: settings})
+	request := &controlpb.SetSettingsRequest{RequestId: rand.Text(), Settings: settings}
+	answer, err := change(ctx, c, controlpb.ControlClient.SetSettings, request, &request.RequestedAgoNs)
 	return answer.GetSettings(), err
 }
 
@@ -57,12 +60,28 @@ func (c *Client) Startup(ctx context.Context) (*controlpb.StartupStatus, error) 
 	return ask(ctx, c, controlpb.ControlClient.Startup, &controlpb.StartupRequest{})
 }
 
+// change is ask for a request with an id: each attempt says how long ago the
+// first was made.
+func change[Request, Answer any](ctx context.Context, c *Client,
+	method func(controlpb.ControlClient, context.Context, *Request, ...grpc.CallOption) (*Answer, error), request *Request, ago *int64,
+) (*Answer, error) {
+	var first time.Time
+	return ask(ctx, c, func(cl controlpb.ControlClient, ctx context.Context, r *Request, o ...grpc.CallOption) (*Answer, error) {
+		if first.IsZero() {
+			first = time.Now()
+		} else {
+			*ago = int64(time.Since(first))
+		}
+		return method(cl, ctx, r, o...)
+	}, request)
+}
+
 // ask makes one control call that may be repeated.
 func ask[Request, Answer any](ctx context.Context, c *Client,
 	method func(controlpb.ControlClient, context.Context, *Request, ...grpc.CallOption) (*Answer, error), request *Request,
 ) (*Answer, error) {
 	var answer *Answer
-	err := c.control.call(ctx, patience, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+	err := c.control.call(ctx, patience, func(ctx context.Context, conn *rpc.Conn) (err error) {
 		answer, err = method(controlpb.NewControlClient(conn), ctx, request)
 		return err
 	})
@@ -78,7 +97,7 @@ func ask[Request, Answer any](ctx context.Context, c *Client,
 func (c *Client) WatchStartup(ctx context.Context, see func(*controlpb.StartupStatus) error) error {
 	var last *controlpb.StartupStatus
 	var stopped error
-	err := c.control.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := c.control.call(ctx, 0, func(ctx context.Context, conn *rpc.Conn) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := controlpb.NewControlClient(conn).WatchStartup(ctx, &controlpb.StartupRequest{})

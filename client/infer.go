@@ -6,11 +6,11 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
+	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/exchangepb"
 	"github.com/orrery-project/orrery/proto/inferencepb"
 )
@@ -98,7 +98,7 @@ func (c *Client) exchange(ctx context.Context, payload []byte) (*exchangepb.Enve
 // loaded. An empty version means the newest.
 func (c *Client) ModelMetadata(ctx context.Context, name, version string) (*inferencepb.ModelMetadataResponse, error) {
 	var answer *inferencepb.ModelMetadataResponse
-	err := c.inference.call(ctx, patience, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+	err := c.inference.call(ctx, patience, func(ctx context.Context, conn *rpc.Conn) (err error) {
 		answer, err = inferencepb.NewGRPCInferenceServiceClient(conn).
 			ModelMetadata(ctx, &inferencepb.ModelMetadataRequest{Name: name, Version: version})
 		return err

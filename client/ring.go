@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -23,7 +21,7 @@ const patience = 5 * time.Second
 type ring struct {
 	listener  string
 	addresses []string
-	conns     []*grpc.ClientConn
+	conns     []*rpc.Conn
 	// at is the index of the one that is called next: the last that answered.
 	at atomic.Int64
 }
@@ -51,7 +49,7 @@ func (r *ring) close() error {
 
 // call tries one controller after the other until one has answered, or ctx
 // ends. try must be harmless to repeat.
-func (r *ring) call(ctx context.Context, limit time.Duration, try func(context.Context, *grpc.ClientConn) error) error {
+func (r *ring) call(ctx context.Context, limit time.Duration, try func(context.Context, *rpc.Conn) error) error {
 	if len(r.conns) == 0 {
 		return errs.New(errs.Invalid, "the client has no %s address of any controller; give it one", r.listener)
 	}
@@ -84,7 +82,7 @@ type moveOn struct{ cause error }
 func (m *moveOn) Error() string { return m.cause.Error() }
 
 // once makes one attempt, of at most limit unless that is 0.
-func once(ctx context.Context, limit time.Duration, conn *grpc.ClientConn, try func(context.Context, *grpc.ClientConn) error) error {
+func once(ctx context.Context, limit time.Duration, conn *rpc.Conn, try func(context.Context, *rpc.Conn) error) error {
 	attempt, cancel := ctx, func() {}
 	if limit > 0 {
 		attempt, cancel = context.WithTimeout(ctx, limit)

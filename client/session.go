@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -23,7 +21,7 @@ const openTimeout = time.Second
 type session struct {
 	address string
 	link    *link.Link
-	conns   [2]*grpc.ClientConn
+	conns   [2]*rpc.Conn
 	// holders is guarded by sessions.mu.
 	holders int
 }
@@ -201,7 +199,7 @@ func (p *sessions) dial(ctx context.Context, address string) (*session, error) {
 	return s, nil
 }
 
-func closeAll(conns [2]*grpc.ClientConn) {
+func closeAll(conns [2]*rpc.Conn) {
 	for _, conn := range conns {
 		if conn != nil {
 			_ = conn.Close() // fails only when it is closed already

@@ -54,7 +54,7 @@ func (s *controlService) takeDigest(ctx context.Context) uint64 {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	result, err := w.propose(ctx, command("", &logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
+	result, err := w.propose(ctx, command(&logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
 	if err != nil {
 		return 0
 	}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,14 +14,23 @@ import (
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
-// command gives a command what Apply needs. A retry keeps all of it but the
-// proposer's time.
-func command(requestID string, c *logpb.Command) *logpb.Command {
-	if requestID == "" {
-		requestID = newRequestID()
+// clockSkew is how far the clocks of controllers may be apart. A request that is
+// tried again must not seem younger than it did at another controller.
+const clockSkew = time.Minute
+
+// command gives a command of this controller's own what Apply needs. A retry
+// keeps all of it but the proposer's time.
+func command(c *logpb.Command) *logpb.Command { return requested(newRequestID(), 0, c) }
+
+// requested gives a command what Apply needs, for a request of that id that was
+// first made some time ago.
+func requested(id string, ago time.Duration, c *logpb.Command) *logpb.Command {
+	c.RequestId, c.Version = cmp.Or(id, newRequestID()), fsm.NeededVersion(c)
+	at := time.Now()
+	if ago > 0 {
+		at = at.Add(-ago - clockSkew)
 	}
-	c.RequestId, c.Version = requestID, fsm.NeededVersion(c)
-	c.RequestedUnixNs = time.Now().UnixNano()
+	c.RequestedUnixNs = at.UnixNano()
 	return c
 }
 

@@ -38,7 +38,7 @@ func (s *controlService) LoadModel(ctx context.Context, r *controlpb.LoadModelRe
 	if r.Model == nil {
 		return nil, grpcerr.Status(errs.New(errs.Invalid, "the request names no model"))
 	}
-	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_LoadModel{LoadModel: r.Model}}))
+	result, err := s.c.commit(ctx, requested(r.RequestId, time.Duration(r.RequestedAgoNs), &logpb.Command{Body: &logpb.Command_LoadModel{LoadModel: r.Model}}))
 	if err != nil {
 		return nil, grpcerr.Status(err)
 	}
@@ -68,7 +68,7 @@ func loaded(s *fsm.State, ids []uint64) (*controlpb.LoadModelResponse, error) {
 	for _, id := range ids {
 		m := s.Model(id)
 		if m == nil {
-			return nil, errs.New(errs.UnknownModel, "the model was unloaded while it was being loaded")
+			return nil, &errs.Error{Reason: errs.UnknownModel, Message: "the model was unloaded while it was being loaded", Execution: errs.Executed}
 		}
 		if !settled(s, m) {
 			return nil, nil
@@ -80,7 +80,7 @@ func loaded(s *fsm.State, ids []uint64) (*controlpb.LoadModelResponse, error) {
 
 // UnloadModel ends a model, or all versions of it.
 func (s *controlService) UnloadModel(ctx context.Context, r *controlpb.UnloadModelRequest) (*controlpb.UnloadModelResponse, error) {
-	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_UnloadModel{
+	result, err := s.c.commit(ctx, requested(r.RequestId, time.Duration(r.RequestedAgoNs), &logpb.Command{Body: &logpb.Command_UnloadModel{
 		UnloadModel: &logpb.UnloadModel{Name: r.Name, Version: r.Version},
 	}}))
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettin
 	if r.Settings == nil {
 		return nil, grpcerr.Status(errs.New(errs.Invalid, "the request has no settings; send all of them, as ClusterStatus shows them"))
 	}
-	result, err := s.c.commit(ctx, command(r.RequestId, &logpb.Command{Body: &logpb.Command_SetSettings{
+	result, err := s.c.commit(ctx, requested(r.RequestId, time.Duration(r.RequestedAgoNs), &logpb.Command{Body: &logpb.Command_SetSettings{
 		SetSettings: &logpb.SetSettings{Settings: r.Settings},
 	}}))
 	if err != nil {

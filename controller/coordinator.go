@@ -139,7 +139,7 @@ func (k *coordinator) meet(s *fsm.State) {
 // loop. The result is nil when it was not committed, or nobody knows.
 func (k *coordinator) commit(cmd *logpb.Command, done func(*logpb.Result)) {
 	k.wait.Go(func() {
-		result, err := k.term.c.propose(k.ctx, command("", cmd))
+		result, err := k.term.c.propose(k.ctx, command(cmd))
 		if err != nil {
 			result = nil
 			_ = pause(k.ctx, commitRetry)

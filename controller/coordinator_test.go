@@ -51,7 +51,7 @@ func (l *soloLog) put(entry []byte) any {
 
 // propose is for after.
 func (l *soloLog) propose(t *testing.T, c *logpb.Command) {
-	c = command("", c)
+	c = command(c)
 	c.ProposedUnixNs = c.RequestedUnixNs
 	entry, err := proto.Marshal(c)
 	if err != nil {

@@ -39,7 +39,7 @@ func replicaWith(t *testing.T, phases ...logpb.Phase) *fsm.Replica {
 	index := uint64(0)
 	apply := func(c *logpb.Command) {
 		index++
-		c = command("", c)
+		c = command(c)
 		c.ProposedUnixNs = c.RequestedUnixNs
 		entry, err := proto.Marshal(c)
 		if err != nil {

@@ -26,7 +26,7 @@ type peers struct {
 	maxMessage int
 
 	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn
+	conns map[string]*rpc.Conn
 	// byRaft is the peer address of each raft address that was ever told.
 	byRaft map[string]string
 }
@@ -34,7 +34,7 @@ type peers struct {
 func newPeers(o Options) *peers {
 	return &peers{
 		self: o.PeerAddress, addresses: o.Peers, gossip: o.Gossip, dial: o.Dial, maxMessage: o.MaxMessage,
-		conns: map[string]*grpc.ClientConn{}, byRaft: map[string]string{},
+		conns: map[string]*rpc.Conn{}, byRaft: map[string]string{},
 	}
 }
 

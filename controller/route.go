@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/link"
@@ -239,7 +237,7 @@ func (r *route) clear(w way) {
 
 // openLink dials both connections of a link.
 func openLink(ctx context.Context, address string, o Options) (*link.Link, func(), error) {
-	conns := make([]*grpc.ClientConn, 2)
+	conns := make([]*rpc.Conn, 2)
 	closeConns := func() {
 		for _, conn := range conns {
 			if conn != nil {

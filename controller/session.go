@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/outbox"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -43,7 +41,7 @@ type session struct {
 	options sessionOptions
 	control *outbox.Box[*sessionpb.LeaderMessage]
 	data    *outbox.Box[*exchangepb.Envelope]
-	conns   []*grpc.ClientConn
+	conns   []*rpc.Conn
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	wait    sync.WaitGroup

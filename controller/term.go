@@ -93,7 +93,7 @@ func (c *Controller) takeOver(ctx context.Context) (*logpb.Cluster, error) {
 		if cluster.GetId() != "" {
 			return cluster, nil
 		}
-		init := command("", &logpb.Command{Body: &logpb.Command_InitCluster{InitCluster: &logpb.InitCluster{ClusterId: newRequestID()}}})
+		init := command(&logpb.Command{Body: &logpb.Command_InitCluster{InitCluster: &logpb.InitCluster{ClusterId: newRequestID()}}})
 		if _, err := c.propose(ctx, init); err != nil {
 			return nil, err
 		}

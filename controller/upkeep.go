@@ -49,7 +49,7 @@ func (t *term) raiseVersion(ctx context.Context, log hclog.Logger) {
 	if can <= has {
 		return
 	}
-	result, err := t.c.propose(ctx, command("", &logpb.Command{Body: &logpb.Command_RaiseVersion{RaiseVersion: &logpb.RaiseVersion{To: can}}}))
+	result, err := t.c.propose(ctx, command(&logpb.Command{Body: &logpb.Command_RaiseVersion{RaiseVersion: &logpb.RaiseVersion{To: can}}}))
 	if err == nil {
 		err = refused(result)
 	}
@@ -64,7 +64,7 @@ func (t *term) raiseVersion(ctx context.Context, log hclog.Logger) {
 // and commits the one that a majority came to: whoever came to another stops.
 // Without a majority nobody can know who is right, and an operator is called.
 func (t *term) compareDigests(ctx context.Context, log hclog.Logger) {
-	result, err := t.c.propose(ctx, command("", &logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
+	result, err := t.c.propose(ctx, command(&logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
 	if err != nil {
 		return // another leader will do it
 	}
@@ -81,7 +81,7 @@ func (t *term) compareDigests(ctx context.Context, log hclog.Logger) {
 		if len(votes) > 1 {
 			log.Error("replicas have come apart; those that differ from the majority stop", "index", result.Index, "digests", digests)
 		}
-		check := command("", &logpb.Command{Body: &logpb.Command_CheckDigest{CheckDigest: &logpb.CheckDigest{Index: result.Index, Digest: digest}}})
+		check := command(&logpb.Command{Body: &logpb.Command_CheckDigest{CheckDigest: &logpb.CheckDigest{Index: result.Index, Digest: digest}}})
 		if t.c.cluster().GetVersion() >= check.Version {
 			_, _ = t.c.propose(ctx, check)
 		}

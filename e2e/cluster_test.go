@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 
 	"github.com/orrery-project/orrery/client"
 	"github.com/orrery-project/orrery/internal/devcluster"
@@ -148,7 +147,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // dial connects to a listener of a process.
-func dial(t *testing.T, p *devcluster.Process, listener string) *grpc.ClientConn {
+func dial(t *testing.T, p *devcluster.Process, listener string) *rpc.Conn {
 	t.Helper()
 	conn, err := rpc.Connect(p.Addresses[listener], rpc.DialTCP, 256<<20)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"google.golang.org/grpc"
 
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -31,7 +30,7 @@ type cluster struct {
 	dirs  map[string]string
 	mu    sync.Mutex
 	stops map[string]func()
-	conns []*grpc.ClientConn
+	conns []*rpc.Conn
 	// offsets are how far workers' clocks are off.
 	offsets map[string]time.Duration
 	tune    func(*configs.Controller)
@@ -176,7 +175,7 @@ func (c *cluster) stopAll() {
 }
 
 // conn dials a controller from a client's host.
-func (c *cluster) conn(address string) *grpc.ClientConn {
+func (c *cluster) conn(address string) *rpc.Conn {
 	conn, err := rpc.Connect(address, c.net.Host("client").Dial, 64<<20)
 	if err != nil {
 		c.t.Fatal(err)

@@ -84,7 +84,7 @@ func (c *Controller) fault(err error) {
 // next start it is treated as damaged.
 func (c *Controller) fatal(err error) {
 	if errors.Is(err, fsm.ErrDiverged) {
-		err = errors.Join(err, c.raft.Condemn(err.Error()))
+		err = errors.Join(err, raftnode.Condemn(c.config.DataDir, err.Error()))
 	}
 	if c.options.Die != nil {
 		c.options.Die(fmt.Errorf("%w: %w", ErrFault, err))

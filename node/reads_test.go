@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/controlpb"
@@ -130,5 +131,39 @@ func TestALeaderThatIsCutOffTellsNothingOld(t *testing.T) {
 		}()
 		<-done
 		c.net.HealAll()
+	})
+}
+
+// A request that is tried again for longer than its id is remembered must not
+// take effect a second time.
+func TestARetryThatComesTooLateIsRefused(t *testing.T) {
+	inTunedBubble(t, 0, func(config *configs.Controller) { quick(config); calm(config) }, func(t *testing.T, c *cluster) {
+		c.leader(controllerNames...)
+		request := &controlpb.SetSettingsRequest{RequestId: "once", Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}}
+		try := func(at string, ago time.Duration) error {
+			request.RequestedAgoNs = int64(ago)
+			_, err := c.control(at).SetSettings(context.Background(), request)
+			return grpcerr.FromStatus(err)
+		}
+		if err := try("c1", 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.admitLate("c2", false); err != nil {
+			t.Fatal(err)
+		}
+		if err := try("c3", time.Second); err != nil {
+			t.Errorf("a retry that comes soon: %v", err)
+		}
+		time.Sleep(11 * time.Minute)
+		if err := c.admitLate("c2", false); err != nil { // the table ages with the log
+			t.Fatal(err)
+		}
+		if err := try("c3", 11*time.Minute); !errors.Is(err, errs.TooOld) || errs.From(err).Execution != errs.MaybeExecuted {
+			t.Errorf("a retry that comes late: %v", err)
+		}
+		s, err := c.status("c1")
+		if err != nil || s.Cluster.Settings.LateLoads != logpb.Settings_LATE_LOADS_REJECT {
+			t.Errorf("%v, %v: the request took effect again", s.GetCluster(), err)
+		}
 	})
 }

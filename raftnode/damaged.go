@@ -32,6 +32,9 @@ const (
 	// keepDamaged is how many damaged stores are kept for people to look at.
 	keepDamaged = 3
 
+	// maxLostBytes is how much of what was found the new replica remembers.
+	maxLostBytes = 200
+
 	// reasonFile is in the directory of a damaged store, and says what was found.
 	reasonFile = "reason.txt"
 )
@@ -54,12 +57,10 @@ func damaged(format string, args ...any) error {
 // lost and what to do, if this replica may only join a cluster.
 func (n *Node) MayBootstrap() error { return n.store.mayFound() }
 
-// Condemn marks the store of this replica as damaged, which has been found out by
-// other means: the next Open sets it aside and starts as a new replica. This node
-// runs on; the process should stop.
-func (n *Node) Condemn(reason string) error { return condemn(n.store.dir, reason) }
-
-func condemn(dir, reason string) error {
+// Condemn marks the store of the replica in dir as damaged, which has been found
+// out by other means: the next Open sets it aside and starts as a new replica. One
+// that runs goes on; its process should stop.
+func Condemn(dir, reason string) error {
 	if err := writeDurably(filepath.Join(dir, condemnedFile), []byte(reason)); err != nil {
 		return fmt.Errorf("condemn the store in %s: %w", dir, err)
 	}
@@ -94,7 +95,7 @@ func (s *store) mayFound() error {
 func setAside(dir string, damage error, logger hclog.Logger) error {
 	marked := filepath.Join(dir, condemnedFile)
 	if _, err := os.Stat(marked); errors.Is(err, fs.ErrNotExist) {
-		if err := condemn(dir, damage.Error()); err != nil {
+		if err := Condemn(dir, damage.Error()); err != nil {
 			return err
 		}
 	}
@@ -102,7 +103,7 @@ func setAside(dir string, damage error, logger hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{databaseFile, snapshotsDir} {
+	for _, name := range []string{databaseFile, tailFile, snapshotsDir} {
 		err := os.Rename(filepath.Join(dir, name), filepath.Join(target, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -129,7 +129,7 @@ func TestCondemnedReplicaIsSetAside(t *testing.T) {
 		c.apply("a")
 		r := c.replicas["c1"]
 		old := r.ID()
-		if err := r.Condemn("its digest differs"); err != nil {
+		if err := Condemn(r.store.dir, "its digest differs"); err != nil {
 			t.Fatal(err)
 		}
 		c.apply("b") // it runs on
@@ -175,7 +175,7 @@ func TestCrashWhileSettingAside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := all.in(t)
-			if err := condemn(dir, "damaged"); err != nil {
+			if err := Condemn(dir, "damaged"); err != nil {
 				t.Fatal(err)
 			}
 			crash(t, dir)
@@ -210,7 +210,7 @@ func TestNewestDamagedStoresAreKept(t *testing.T) {
 			t.Errorf("%s for the second time", id)
 		}
 		ids = append(ids, id)
-		if err := errors.Join(s.Close(), condemn(dir, "after "+id)); err != nil {
+		if err := errors.Join(s.Close(), Condemn(dir, "after "+id)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -63,10 +63,14 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	})
 }
 
-// makeDatabase makes a database with the record of a replica that knows nothing,
-// or only what it has lost. It appears at path complete or not at all: one without
+// makeDatabase makes the database in dir, with the record of a replica that knows
+// nothing, or only what it has lost. It appears complete or not at all: one without
 // its record is damaged.
-func makeDatabase(path, lost string) error {
+func makeDatabase(dir, lost string) error {
+	if err := makeTail(dir); err != nil {
+		return err
+	}
+	path := databasePath(dir)
 	unfinished := path + newSuffix
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
@@ -77,7 +81,7 @@ func makeDatabase(path, lost string) error {
 	}
 	values := map[string][]byte{}
 	if lost != "" {
-		values[string(lostKey)] = []byte(lost)
+		values[string(lostKey)] = []byte(lost[:min(len(lost), maxLostBytes)])
 	}
 	record, err := encodeRecord(values)
 	if err == nil {
@@ -89,7 +93,7 @@ func makeDatabase(path, lost string) error {
 	if err := os.Rename(unfinished, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return syncDir(dir)
 }
 
 // databasePath returns where the database in dir is.

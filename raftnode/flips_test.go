@@ -338,6 +338,66 @@ func TestAimedBitFlips(t *testing.T) {
 	t.Logf("%v", counts)
 }
 
+// TestNumberOfAPageLeadsElsewhere lets each number of a page of the log lead to
+// each other page: many were part of an older log, and are sound in themselves.
+func TestNumberOfAPageLeadsElsewhere(t *testing.T) {
+	all := stopped(t)
+	before := view(t, all.in(t), nil)
+	dir := all.in(t)
+	database := all[databaseFile]
+	meta, err := newestMeta(bytes.NewReader(database), int64(len(database)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := int(meta.pageBytes)
+	root := int(meta.root) * page
+	buckets := parse(t, database[root:root+page])
+	var numbers []int // where they are
+	for i := range buckets.count {
+		value := root + int(buckets.keys[i].value)
+		child := int(binary.NativeEndian.Uint64(database[value:]))
+		if child == 0 {
+			continue // inline
+		}
+		numbers = append(numbers, value)
+		branch := parse(t, database[child*page:(child+1)*page])
+		for j := range branch.count {
+			numbers = append(numbers, child*page+boltHeaderBytes+j*boltElementBytes+8)
+		}
+	}
+	if len(numbers) < 10 {
+		t.Fatalf("%d numbers", len(numbers))
+	}
+	stale := 0
+	for _, at := range numbers {
+		for number := range meta.pages {
+			content := bytes.Clone(database)
+			binary.NativeEndian.PutUint64(content[at:], number)
+			if bytes.Equal(content, database) {
+				continue
+			}
+			if _, err := newestMeta(bytes.NewReader(content), int64(len(content))); err != nil {
+				t.Fatal(err)
+			}
+			if checkBolt(bytes.NewReader(content), int64(len(content)), func(string, []byte, []byte) error { return nil }) != nil {
+				continue
+			}
+			stale++ // a sound tree that is not the newest
+			if err := os.WriteFile(databasePath(dir), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			what := fmt.Sprintf("page %d in place of %d", number, binary.NativeEndian.Uint64(database[at:]))
+			if !unsound(t, dir) && judge(t, what, all.with(databaseFile, content), before) != found {
+				t.Logf("%s: harmless", what)
+			}
+		}
+	}
+	t.Logf("%d numbers lead to %d sound trees", len(numbers), stale)
+	if stale == 0 {
+		t.Error("no number led to an older page")
+	}
+}
+
 // unsound is the quick half of judge, and leaves dir as it is if it is true.
 func unsound(t *testing.T, dir string) bool {
 	t.Helper()

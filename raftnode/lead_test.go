@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // reign is what the calls of Lead on one cluster did.
@@ -306,6 +309,32 @@ func TestTransferToOneOfThem(t *testing.T) {
 	})
 }
 
+// askForVote asks voter to vote for a candidate, and reports whether it did.
+func (c *cluster) askForVote(voter, candidate *replica, term uint64) bool {
+	c.t.Helper()
+	s := newStream(c.net.listen("asks for votes:8012"))
+	s.serve(&envoy{voter.ID()})
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: s, Timeout: time.Second, Logger: hclog.NewNullLogger()})
+	defer func() { _ = transport.Close() }()
+	var response raft.RequestVoteResponse
+	err := transport.RequestVote(raft.ServerID(voter.ID()), raft.ServerAddress(voter.Address()), &raft.RequestVoteRequest{
+		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(candidate.ID()), Addr: []byte(candidate.Address())},
+		Term:         term,
+		LastLogIndex: 1 << 40, LastLogTerm: 1 << 40,
+	}, &response)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return response.Granted
+}
+
+// envoy is a host that only wants to talk to one replica.
+type envoy struct{ to string }
+
+func (e *envoy) greet(raft.ServerAddress) (greeting, error)     { return greeting{to: e.to}, nil }
+func (e *envoy) admit(greeting) error                           { return errStranger }
+func (e *envoy) errand(raft.ServerAddress) (stands func() bool) { return func() bool { return false } }
+
 // The figure decides when control calls are refused, so it may not look fresh
 // while there is no leader.
 func TestLeaderHeard(t *testing.T) {
@@ -336,7 +365,7 @@ func TestLeaderHeard(t *testing.T) {
 			}
 		}
 
-		// Two of four ask for votes for ever, and give them.
+		// Two of four can't elect one, however often they ask each other.
 		others := c.others(old)
 		lost := time.Now()
 		if err := old.Close(); err != nil {
@@ -345,14 +374,21 @@ func TestLeaderHeard(t *testing.T) {
 		if err := others[0].Close(); err != nil {
 			t.Fatal(err)
 		}
-		for range 100 {
+		votes := 0
+		for term := range uint64(100) {
 			time.Sleep(310 * time.Millisecond)
 			for _, r := range others[1:] {
+				if c.askForVote(r, others[0], 100+term) {
+					votes++
+				}
 				ago, ever := r.LeaderHeard()
 				if gone := time.Since(lost); !ever || ago < gone-10*time.Millisecond || ago > gone+300*time.Millisecond {
 					t.Fatalf("%s heard a leader %v ago, which is gone for %v", r.name, ago, gone)
 				}
 			}
+		}
+		if votes < 100 {
+			t.Errorf("they gave only %d votes meanwhile", votes)
 		}
 		c.start(old.name)
 		c.start(others[0].name)

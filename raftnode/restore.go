@@ -128,7 +128,7 @@ func (n *Node) pledge(servers []Server) (pledge, error) {
 	if err := condemned(n.store.dir); err != nil {
 		return "", err
 	}
-	return pledge(n.store.dir), n.Condemn(restoreReason)
+	return pledge(n.store.dir), Condemn(n.store.dir, restoreReason)
 }
 
 // lift ends the condemnation, unless it was replaced by one for another reason.

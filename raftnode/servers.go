@@ -55,6 +55,9 @@ func serversOf(configuration raft.Configuration) []Server {
 // voter. One replica does this, once; the others learn of it. The error is
 // ErrFormed if this replica has any state.
 func (n *Node) Bootstrap(servers []Server) error {
+	if err := n.MayBootstrap(); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
 	var configuration raft.Configuration
 	for _, s := range servers {
 		suffrage := raft.Nonvoter

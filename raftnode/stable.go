@@ -15,6 +15,11 @@ import (
 // recordKey is where the stable values are in the database, all in one.
 var recordKey = []byte("replica")
 
+// maxRecordBytes keeps the record in the root page of the database, which is sure
+// to be the newest. A page of its own would be found by its number, and a damaged
+// number can lead to an older record.
+const maxRecordBytes = 900
+
 // stable holds the replica's id, its term and its votes in memory and keeps them
 // on disk as one sealed record. Kept one by one, a damaged database could lose
 // the vote and still have the term: that replica would vote again.
@@ -67,6 +72,10 @@ func encodeRecord(values map[string][]byte) ([]byte, error) {
 	content, err := json.Marshal(values)
 	if err != nil {
 		return nil, fmt.Errorf("encode the record of the term and the votes: %w", err)
+	}
+	if len(content) > maxRecordBytes {
+		return nil, fmt.Errorf("the record of the term and the votes is of %d bytes and may be of %d: "+
+			"shorten the replicas' names or addresses", len(content), maxRecordBytes)
 	}
 	return sealBytes(content), nil
 }

@@ -38,6 +38,7 @@ type store struct {
 	dir       string
 	lock      io.Closer
 	disk      disk
+	chain     *chain
 	stable    *stable
 	snapshots *snapshots
 	faults    *faults
@@ -89,7 +90,7 @@ func openIntact(opts Options) (*store, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := makeDatabase(path, lost); err != nil {
+		if err := makeDatabase(opts.Dir, lost); err != nil {
 			return nil, err
 		}
 	}
@@ -108,13 +109,20 @@ func openIntact(opts Options) (*store, error) {
 // formerState returns what is known to have been lost in a directory without a
 // database, or a damage if a part of the store is still there.
 func formerState(dir string) (lost string, err error) {
-	// The database is there before the directory of the snapshots.
+	// The database is made before the directory of the snapshots, and an empty pin
+	// before both.
 	_, err = os.Stat(filepath.Join(dir, snapshotsDir))
 	if err == nil {
 		return "", damaged("%s is missing", databaseFile)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
+	}
+	if pin, pinned, err := openTail(dir); err == nil {
+		_ = pin.Close()
+		if pinned != (link{}) {
+			return "", damaged("%s is missing", databaseFile)
+		}
 	}
 	former, err := damagedDirs(dir)
 	if err != nil || len(former) == 0 {
@@ -124,12 +132,21 @@ func formerState(dir string) (lost string, err error) {
 }
 
 // verified returns the store of bolt, whose structure is sound, if all that it
-// holds is, and fits the newest snapshot.
-func verified(opts Options, bolt disk, newest position, indexes []uint64) (*store, error) {
+// holds is, and fits the newest snapshot and what was pinned of the log.
+func verified(opts Options, bolt disk, newest position, indexes []uint64) (_ *store, err error) {
 	values, err := readRecord(bolt)
 	if err != nil {
 		return nil, err
 	}
+	pin, pinned, err := openTail(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = pin.Close()
+		}
+	}()
 	stable := newStable(bolt, values)
 	term, err := uint64Of(stable.get(termKey))
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
@@ -141,7 +158,7 @@ func verified(opts Options, bolt disk, newest position, indexes []uint64) (*stor
 	if newest.term > term {
 		return nil, damaged("the newest snapshot is of term %d, and the replica in term %d", newest.term, term)
 	}
-	terms, err := verifyLog(bolt, indexes, term)
+	terms, tail, err := verifyLog(bolt, indexes, term, pinned)
 	if err != nil {
 		return nil, err
 	}
@@ -149,22 +166,28 @@ func verified(opts Options, bolt disk, newest position, indexes []uint64) (*stor
 	if err != nil {
 		return nil, err
 	}
+	chain := &chain{disk: bolt, pin: pin, tail: tail}
+	if err := chain.setPin(tail); err != nil {
+		return nil, err
+	}
 	if superfluous > 0 {
-		if err := bolt.DeleteRange(indexes[0], superfluous-1); err != nil {
+		if err := chain.deleteRange(indexes[0], superfluous-1); err != nil {
 			return nil, err
 		}
 	}
 	s := &store{
 		dir:      opts.Dir,
 		disk:     bolt,
+		chain:    chain,
 		faults:   &faults{dir: opts.Dir, report: opts.OnFault},
 		watchdog: &watchdog{},
 	}
 	if opts.wrapDisk != nil {
 		s.disk = opts.wrapDisk(bolt)
 	}
+	s.chain.disk = s.disk
 	s.stable = newStable(s.disk, values)
-	s.snapshots, err = openSnapshots(opts, s.disk, s.faults, s.watchdog)
+	s.snapshots, err = openSnapshots(opts, s, s.faults, s.watchdog)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +199,7 @@ func replaceDamaged(opts Options, damage error) (*store, error) {
 	if err := setAside(opts.Dir, damage, opts.Logger); err != nil {
 		return nil, fmt.Errorf("set the damaged store aside (%w): %w", damage, err)
 	}
-	if err := makeDatabase(databasePath(opts.Dir), damage.Error()); err != nil {
+	if err := makeDatabase(opts.Dir, damage.Error()); err != nil {
 		return nil, err
 	}
 	if err := renewed(opts.Dir); err != nil {
@@ -206,7 +229,7 @@ func (s *store) GetLog(index uint64, log *raft.Log) error {
 		return err
 	}
 	if err == nil {
-		err = unsealEntry(index, log)
+		_, _, err = unsealEntry(index, log)
 	}
 	return s.faults.check("read a log entry", err)
 }
@@ -222,16 +245,12 @@ func (s *store) StoreLog(log *raft.Log) error {
 
 func (s *store) StoreLogs(logs []*raft.Log) error {
 	defer s.watchdog.end(s.watchdog.begin("store log entries", false))
-	sealed := make([]*raft.Log, len(logs))
-	for i, log := range logs {
-		sealed[i] = sealEntry(log)
-	}
-	return s.faults.check("store log entries", s.disk.StoreLogs(sealed))
+	return s.faults.check("store log entries", s.chain.store(logs))
 }
 
 func (s *store) DeleteRange(first, last uint64) error {
 	defer s.watchdog.end(s.watchdog.begin("delete log entries", false))
-	return s.faults.check("delete log entries", s.disk.DeleteRange(first, last))
+	return s.faults.check("delete log entries", s.chain.deleteRange(first, last))
 }
 
 func (s *store) Set(key, value []byte) error {
@@ -262,7 +281,7 @@ func uint64Of(value []byte, err error) (uint64, error) {
 // for the age of the log; the error that it gets is nobody's fault.
 func (s *store) Close() error {
 	s.faults.live.Store(false)
-	return errors.Join(s.disk.Close(), s.lock.Close())
+	return errors.Join(s.disk.Close(), s.chain.pin.Close(), s.lock.Close())
 }
 
 // faults reports the first error of the storage.

@@ -48,38 +48,48 @@ func verifyDatabase(path string) (indexes []uint64, exists bool, err error) {
 	return indexes, true, nil
 }
 
-// verifyLog reads each entry the way raft does and verifies its checksum. It
-// returns the terms of the entries.
-func verifyLog(log raft.LogStore, indexes []uint64, currentTerm uint64) (terms []uint64, err error) {
+// verifyLog reads each entry the way raft does and verifies its checksum, that it
+// follows the one before, and that the one that was pinned is there. It returns the
+// terms of the entries, and the newest.
+func verifyLog(log raft.LogStore, indexes []uint64, currentTerm uint64, pinned link) (terms []uint64, tail link, err error) {
 	first, err := log.FirstIndex()
 	if err != nil {
-		return nil, err
+		return nil, tail, err
 	}
 	last, err := log.LastIndex()
 	if err != nil {
-		return nil, err
+		return nil, tail, err
 	}
 	if len(indexes) == 0 && (first != 0 || last != 0) ||
 		len(indexes) > 0 && (first != indexes[0] || last != indexes[len(indexes)-1]) {
-		return nil, damaged("the log goes from %d to %d, but has %d entries", first, last, len(indexes))
+		return nil, tail, damaged("the log goes from %d to %d, but has %d entries", first, last, len(indexes))
 	}
 	terms = make([]uint64, len(indexes))
-	var entry raft.Log
+	found := pinned == link{}
 	for i, index := range indexes {
-		entry = raft.Log{}
+		var entry raft.Log
 		if err := log.GetLog(index, &entry); err != nil {
-			return nil, damaged("log entry %d: %w", index, err)
+			return nil, tail, damaged("log entry %d: %w", index, err)
 		}
-		if err := unsealEntry(index, &entry); err != nil {
-			return nil, damaged("%w", err)
+		before, sum, err := unsealEntry(index, &entry)
+		if err != nil {
+			return nil, tail, damaged("%w", err)
 		}
+		if i > 0 && index == tail.index+1 && before != tail.sum {
+			return nil, tail, damaged("log entry %d does not follow the one before", index)
+		}
+		tail = link{index, sum}
+		found = found || tail == pinned
 		terms[i] = entry.Term
 		if entry.Term > currentTerm || i > 0 && entry.Term < terms[i-1] {
-			return nil, damaged("log entry %d is of term %d, after one of term %d and in term %d",
+			return nil, tail, damaged("log entry %d is of term %d, after one of term %d and in term %d",
 				index, entry.Term, terms[max(i, 1)-1], currentTerm)
 		}
 	}
-	return terms, nil
+	if !found {
+		return nil, tail, damaged("log entry %d is missing or another one", pinned.index)
+	}
+	return terms, tail, nil
 }
 
 // position is an entry's place in the history.

@@ -41,25 +41,28 @@ func TestDamagedFiles(t *testing.T) {
 		want  verdict
 	}
 	tests := map[string]test{
-		"database empty":            {cut(databaseFile, 0), found},
-		"database of one page":      {cut(databaseFile, 4096), found},
-		"database half":             {cut(databaseFile, len(database)/8192*4096), found},
-		"database of garbage":       {all.with(databaseFile, bytes.Repeat([]byte("garbage!"), 4096)), found},
-		"database gone":             {all.with(databaseFile, nil), found},
-		"snapshots gone":            {without(snapshotsDir), found},
-		"newest snapshot gone":      {without(newest), found},
-		"its state gone":            {all.with(filepath.Join(newest, stateFile), nil), found},
-		"its description gone":      {all.with(filepath.Join(newest, metaFile), nil), found},
-		"its seal gone":             {all.with(filepath.Join(newest, sealFile), nil), found},
-		"its state cut":             {cut(filepath.Join(newest, stateFile), 9), found},
-		"its state empty":           {cut(filepath.Join(newest, stateFile), 0), found},
-		"its description empty":     {cut(filepath.Join(newest, metaFile), 0), found},
-		"its seal empty":            {cut(filepath.Join(newest, sealFile), 0), found},
-		"its state of the older":    {all.with(filepath.Join(newest, stateFile), all[filepath.Join(older, stateFile)]), found},
-		"older snapshot gone":       {without(older), repaired},
-		"older snapshot half gone":  {all.with(filepath.Join(older, metaFile), nil), repaired},
-		"nothing":                   {all, harmless},
-		"older one in newest place": {all.with(filepath.Join(newest, metaFile), all[filepath.Join(older, metaFile)]).with(filepath.Join(newest, sealFile), all[filepath.Join(older, sealFile)]), found},
+		"database empty":              {cut(databaseFile, 0), found},
+		"database of one page":        {cut(databaseFile, 4096), found},
+		"database half":               {cut(databaseFile, len(database)/8192*4096), found},
+		"database of garbage":         {all.with(databaseFile, bytes.Repeat([]byte("garbage!"), 4096)), found},
+		"database gone":               {all.with(databaseFile, nil), found},
+		"tail gone":                   {all.with(tailFile, nil), found},
+		"tail empty":                  {cut(tailFile, 0), found},
+		"database and snapshots gone": {without(snapshotsDir).with(databaseFile, nil), found},
+		"snapshots gone":              {without(snapshotsDir), found},
+		"newest snapshot gone":        {without(newest), found},
+		"its state gone":              {all.with(filepath.Join(newest, stateFile), nil), found},
+		"its description gone":        {all.with(filepath.Join(newest, metaFile), nil), found},
+		"its seal gone":               {all.with(filepath.Join(newest, sealFile), nil), found},
+		"its state cut":               {cut(filepath.Join(newest, stateFile), 9), found},
+		"its state empty":             {cut(filepath.Join(newest, stateFile), 0), found},
+		"its description empty":       {cut(filepath.Join(newest, metaFile), 0), found},
+		"its seal empty":              {cut(filepath.Join(newest, sealFile), 0), found},
+		"its state of the older":      {all.with(filepath.Join(newest, stateFile), all[filepath.Join(older, stateFile)]), found},
+		"older snapshot gone":         {without(older), repaired},
+		"older snapshot half gone":    {all.with(filepath.Join(older, metaFile), nil), repaired},
+		"nothing":                     {all, harmless},
+		"older one in newest place":   {all.with(filepath.Join(newest, metaFile), all[filepath.Join(older, metaFile)]).with(filepath.Join(newest, sealFile), all[filepath.Join(older, sealFile)]), found},
 	}
 	meta, err := newestMeta(bytes.NewReader(database), int64(len(database)))
 	if err != nil {
@@ -256,7 +259,7 @@ func TestSoundDatabasesAreSound(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	path := filepath.Join(t.TempDir(), databaseFile)
-	if err := makeDatabase(path, ""); err != nil {
+	if err := makeDatabase(filepath.Dir(path), ""); err != nil {
 		t.Fatal(err)
 	}
 	bolt, err := openBolt(path)
@@ -373,7 +376,7 @@ func TestChangedEntryIsNeverData(t *testing.T) {
 		"no checksum":   func(l *raft.Log) { l.Extensions = nil },
 		"boundary":      func(l *raft.Log) { l.Data, l.Extensions = []byte("datam"), l.Extensions[1:] },
 		"time":          func(l *raft.Log) { l.AppendedAt = time.Unix(1, 1) },
-		"another index": func(l *raft.Log) { *l = *sealEntry(&raft.Log{Index: 2, Term: 1}) },
+		"another index": func(l *raft.Log) { sealed, _ := sealEntry(&raft.Log{Index: 2, Term: 1}, 0); *l = *sealed },
 	} {
 		t.Run(name, func(t *testing.T) {
 			reported := make(chan error, 1)
@@ -385,7 +388,7 @@ func TestChangedEntryIsNeverData(t *testing.T) {
 			}
 			defer func() { _ = s.Close() }()
 			s.faults.live.Store(true)
-			changed := sealEntry(&entry)
+			changed, _ := sealEntry(&entry, 0)
 			change(changed)
 			index := changed.Index
 			if name == "another index" {
@@ -505,7 +508,8 @@ func BenchmarkOpenStore(b *testing.B) {
 func BenchmarkSealEntry(b *testing.B) {
 	entry := &raft.Log{Index: 1, Term: 1, Data: make([]byte, 300)}
 	for b.Loop() {
-		if err := unsealEntry(1, sealEntry(entry)); err != nil {
+		sealed, _ := sealEntry(entry, 0)
+		if _, _, err := unsealEntry(1, sealed); err != nil {
 			b.Fatal(err)
 		}
 	}

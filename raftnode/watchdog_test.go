@@ -112,11 +112,11 @@ func TestStoppedProcessDoesNotBlameTheDisk(t *testing.T) {
 		watch := &watchdog{}
 		hung := make(chan error, 1)
 		stop, done := make(chan struct{}), make(chan struct{})
-		frozen := false
+		var frozen atomic.Bool
 		leading := func() bool {
-			if frozen {
+			if frozen.Load() {
 				time.Sleep(time.Minute)
-				frozen = false
+				frozen.Store(false)
 			}
 			return true
 		}
@@ -127,7 +127,7 @@ func TestStoppedProcessDoesNotBlameTheDisk(t *testing.T) {
 		defer func() { close(stop); <-done }()
 		time.Sleep(10 * time.Second)
 		call := watch.begin("store log entries", false)
-		frozen = true
+		frozen.Store(true)
 		time.Sleep(time.Minute + 500*time.Millisecond) // the disk needs half a second, once there is a process
 		watch.end(call)
 		time.Sleep(time.Minute)

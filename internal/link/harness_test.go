@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
 
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/internal/testnet"
@@ -97,7 +96,7 @@ func (r *rig) listen(service exchangepb.ExchangeServer) {
 	})
 }
 
-func (r *rig) dial(host string) *grpc.ClientConn {
+func (r *rig) dial(host string) *rpc.Conn {
 	r.t.Helper()
 	conn, err := rpc.Connect(address, func(ctx context.Context, address string) (net.Conn, error) {
 		return r.net.Host(host).Dial(ctx, address)

@@ -59,9 +59,11 @@ func NewServer(maxMessage int, options ...grpc.ServerOption) *grpc.Server {
 
 // Connect makes a connection for payloads of up to maxMessage bytes, that is dialled when it is first used. The caller
 // closes it.
-func Connect(address string, dial DialFunc, maxMessage int) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }),
+func Connect(address string, dial DialFunc, maxMessage int) (*Conn, error) {
+	c := &Conn{open: map[*socket]struct{}{}}
+	var err error
+	c.ClientConn, err = grpc.NewClient("passthrough:///"+address,
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.adopt(dial(ctx, address)) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
@@ -72,5 +74,5 @@ func Connect(address string, dial DialFunc, maxMessage int) (*grpc.ClientConn, e
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
-	return conn, nil
+	return c, nil
 }

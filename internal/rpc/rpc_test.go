@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +93,65 @@ func TestARestartedServerIsFoundWithinASecond(t *testing.T) {
 		time.Sleep(1200 * time.Millisecond) // the bound and its jitter
 		if _, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
 			t.Errorf("the server is back: %v", err)
+		}
+	})
+}
+
+// stuck is a connection whose writes wait until it is closed, once they are
+// told to: what becomes of one to a machine that has vanished, when its buffers
+// are full.
+type stuck struct {
+	net.Conn
+	now    *atomic.Bool
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (s *stuck) Write(b []byte) (int, error) {
+	if s.now.Load() {
+		<-s.closed
+		return 0, net.ErrClosed
+	}
+	return s.Conn.Write(b)
+}
+
+func (s *stuck) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.Conn.Close()
+}
+
+func TestAConnectionToAMachineThatHasVanishedIsClosedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testnet.New()
+		serve(t, n, 1<<20)
+		var vanished atomic.Bool
+		conn, err := rpc.Connect("server:8001", func(ctx context.Context, address string) (net.Conn, error) {
+			raw, err := n.Host("client").Dial(ctx, address)
+			if err != nil {
+				return nil, err
+			}
+			return &stuck{Conn: raw, now: &vanished, closed: make(chan struct{})}, nil
+		}, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := healthpb.NewHealthClient(conn)
+		if _, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		vanished.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_ = conn.Close()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+		if _, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{}); err == nil {
+			t.Error("a call on a closed connection")
 		}
 	})
 }

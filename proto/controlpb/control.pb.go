@@ -91,12 +91,12 @@ func (x *Freshness) GetIndex() uint64 {
 }
 
 type LoadModelRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Makes a retry harmless; chosen by the server when empty.
-	RequestId     string           `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Model         *logpb.LoadModel `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Model          *logpb.LoadModel       `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	RequestedAgoNs int64                  `protobuf:"varint,3,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *LoadModelRequest) Reset() {
@@ -141,6 +141,13 @@ func (x *LoadModelRequest) GetModel() *logpb.LoadModel {
 		return x.Model
 	}
 	return nil
+}
+
+func (x *LoadModelRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
 }
 
 // Copy is one worker's part of a load.
@@ -336,12 +343,13 @@ func (x *LoadModelResponse) GetModels() []*ModelStatus {
 }
 
 type UnloadModelRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version        string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	RequestedAgoNs int64                  `protobuf:"varint,4,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UnloadModelRequest) Reset() {
@@ -393,6 +401,13 @@ func (x *UnloadModelRequest) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *UnloadModelRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
 }
 
 type UnloadModelResponse struct {
@@ -938,11 +953,12 @@ func (x *Replica) GetSchemaVersion() uint32 {
 }
 
 type SetSettingsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Settings      *logpb.Settings        `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Settings       *logpb.Settings        `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	RequestedAgoNs int64                  `protobuf:"varint,3,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SetSettingsRequest) Reset() {
@@ -987,6 +1003,13 @@ func (x *SetSettingsRequest) GetSettings() *logpb.Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *SetSettingsRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
 }
 
 type SetSettingsResponse struct {
@@ -2034,11 +2057,12 @@ const file_control_proto_rawDesc = "" +
 	"\tFreshness\x12\x14\n" +
 	"\x05stale\x18\x01 \x01(\bR\x05stale\x12\x15\n" +
 	"\x06age_ns\x18\x02 \x01(\x03R\x05ageNs\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\"a\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\x8b\x01\n" +
 	"\x10LoadModelRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
-	"\x05model\x18\x02 \x01(\v2\x18.orrery.log.v1.LoadModelR\x05model\"\x83\x01\n" +
+	"\x05model\x18\x02 \x01(\v2\x18.orrery.log.v1.LoadModelR\x05model\x12(\n" +
+	"\x10requested_ago_ns\x18\x03 \x01(\x03R\x0erequestedAgoNs\"\x83\x01\n" +
 	"\x04Copy\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x124\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
@@ -2051,12 +2075,13 @@ const file_control_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06advice\x18\x05 \x01(\tR\x06advice\"K\n" +
 	"\x11LoadModelResponse\x126\n" +
-	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\"a\n" +
+	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\"\x8b\x01\n" +
 	"\x12UnloadModelRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"2\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12(\n" +
+	"\x10requested_ago_ns\x18\x04 \x01(\x03R\x0erequestedAgoNs\"2\n" +
 	"\x13UnloadModelResponse\x12\x1b\n" +
 	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"W\n" +
 	"\x11ListModelsRequest\x12\x12\n" +
@@ -2099,11 +2124,12 @@ const file_control_proto_rawDesc = "" +
 	"\treachable\x18\x06 \x01(\bR\treachable\x12\x16\n" +
 	"\x06digest\x18\a \x01(\tR\x06digest\x12\x14\n" +
 	"\x05error\x18\b \x01(\tR\x05error\x12%\n" +
-	"\x0eschema_version\x18\t \x01(\rR\rschemaVersion\"h\n" +
+	"\x0eschema_version\x18\t \x01(\rR\rschemaVersion\"\x92\x01\n" +
 	"\x12SetSettingsRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x123\n" +
-	"\bsettings\x18\x02 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"J\n" +
+	"\bsettings\x18\x02 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\x12(\n" +
+	"\x10requested_ago_ns\x18\x03 \x01(\x03R\x0erequestedAgoNs\"J\n" +
 	"\x13SetSettingsResponse\x123\n" +
 	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\",\n" +
 	"\x14ClusterStatusRequest\x12\x14\n" +

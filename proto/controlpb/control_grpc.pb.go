@@ -48,8 +48,7 @@ type ControlClient interface {
 	UnloadModel(ctx context.Context, in *UnloadModelRequest, opts ...grpc.CallOption) (*UnloadModelResponse, error)
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
-	// SetSettings replaces the cluster's settings, and answers with what they are
-	// then.
+	// SetSettings replaces the cluster's settings.
 	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
 	Startup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (*StartupStatus, error)
@@ -240,8 +239,7 @@ type ControlServer interface {
 	UnloadModel(context.Context, *UnloadModelRequest) (*UnloadModelResponse, error)
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
-	// SetSettings replaces the cluster's settings, and answers with what they are
-	// then.
+	// SetSettings replaces the cluster's settings.
 	SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
 	Startup(context.Context, *StartupRequest) (*StartupStatus, error)

@@ -1,0 +1,158 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/orrery-project/orrery/client"
+	"github.com/orrery-project/orrery/e2e/failover/faultfs"
+	"github.com/orrery-project/orrery/internal/devcluster"
+	"github.com/orrery-project/orrery/internal/netlab"
+	"github.com/orrery-project/orrery/proto/logpb"
+)
+
+// How long a cluster may take for what is not measured.
+const (
+	startTimeout = 60 * time.Second
+	wholeTimeout = 30 * time.Second
+	callTimeout  = 3 * time.Second
+)
+
+// workDir is a folder in memory that only this program sees, and that is gone
+// when it ends, however it does.
+func workDir() (dir string, remove func() error, err error) {
+	if dir, err = os.MkdirTemp("", "orrery-failover-"); err != nil {
+		return "", nil, err
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0755"); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("mount a memory file system at %s: %w", dir, err), os.Remove(dir))
+	}
+	return dir, func() error {
+		return errors.Join(syscall.Unmount(dir, syscall.MNT_DETACH), os.Remove(dir))
+	}, nil
+}
+
+// stage is a cluster that serves, on hosts of its own.
+type stage struct {
+	lab     *netlab.Lab
+	cluster *devcluster.Cluster
+	dir     string
+	// disks are the data file systems of the controllers by name, if they can
+	// fail.
+	disks map[string]*faultfs.FS
+	now   view
+}
+
+// openStage starts a cluster in the empty folder dir, which it makes and
+// removes.
+func openStage(ctx context.Context, o options, r row, v variant, dir string) (s *stage, err error) {
+	s = &stage{dir: dir, disks: map[string]*faultfs.FS{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+			s = nil
+		}
+	}()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return s, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "models.csv"), []byte(modelTable), 0o644); err != nil {
+		return s, err
+	}
+	if s.lab, err = netlab.New("c1", "c2", "c3", "w1", "w2"); err != nil {
+		return s, err
+	}
+	keys := map[string]string{"startup.load_idle": "500ms"}
+	for k, value := range v.keys {
+		keys[k] = value
+	}
+	options := devcluster.Options{
+		Binary: o.binary, ModelDir: dir, Engines: []string{"emulated"}, Dir: dir, Host: s.lab.Place, ControllerKeys: keys,
+	}
+	if r.disks {
+		for _, name := range []string{"c1", "c2", "c3"} {
+			if err := s.addDisk(name); err != nil {
+				return s, err
+			}
+		}
+		options.DataDir = s.disk
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if s.cluster, err = devcluster.Start(ctx, options); err != nil {
+		return s, err
+	}
+	if err := s.loadModel(ctx); err != nil {
+		return s, err
+	}
+	return s, s.awaitWhole(ctx)
+}
+
+// disk is where a controller's disk is mounted.
+func (s *stage) disk(name string) string { return filepath.Join(s.dir, "disks", name) }
+
+func (s *stage) addDisk(name string) error {
+	behind := filepath.Join(s.dir, "behind", name)
+	if err := errors.Join(os.MkdirAll(behind, 0o755), os.MkdirAll(s.disk(name), 0o755)); err != nil {
+		return err
+	}
+	f, err := faultfs.Mount(behind, s.disk(name))
+	if err == nil {
+		s.disks[name] = f
+	}
+	return err
+}
+
+func (s *stage) loadModel(ctx context.Context) error {
+	c, err := client.New(client.Options{Name: "failover", Control: s.cluster.Addresses("control")})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.LoadModel(ctx, &logpb.LoadModel{Name: modelName, Source: "models.csv#" + modelName}); err != nil {
+		return fmt.Errorf("load the model: %w", err)
+	}
+	return nil
+}
+
+// close ends all processes and removes all files.
+func (s *stage) close() error {
+	var failed []error
+	if s.lab != nil {
+		failed = append(failed, s.lab.HealAll())
+	}
+	for _, d := range s.disks {
+		d.Heal()
+	}
+	if s.cluster != nil {
+		failed = append(failed, s.cluster.Stop())
+	}
+	for _, d := range s.disks {
+		failed = append(failed, d.Unmount())
+	}
+	if s.lab != nil {
+		failed = append(failed, s.lab.Close())
+	}
+	return errors.Join(append(failed, os.RemoveAll(s.dir))...)
+}
+
+// keepLogs copies the processes' logs into a folder.
+func (s *stage) keepLogs(folder, prefix string) error {
+	var failed []error
+	for _, p := range s.cluster.All() {
+		text, err := os.ReadFile(p.Log)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(folder, strings.Join([]string{prefix, p.Name, "log"}, ".")), text, 0o644)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}

@@ -50,13 +50,18 @@ interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs
 
 # ---- measure
 
-.PHONY: bench-failover
+.PHONY: bench-failover bench-steady
 TRIALS = 10
 ROWS =
 RESULTS = bin/failover.jsonl
 
 bench-failover: build ## Measure what faults of controllers cost (Linux, root; TRIALS=10 ROWS=kill,vanish; goes on where it stopped)
 	go run ./e2e/failover -binary $(BINARY) -results '$(RESULTS)' -trials $(TRIALS) -rows '$(ROWS)'
+
+DURATION = 10m
+
+bench-steady: build ## Look for elections without a fault: under full load of others, and at 80 % of the limit (Linux; DURATION=10m each)
+	go run ./e2e/steady -binary $(BINARY) -busy '$(DURATION)' -load '$(DURATION)'
 
 # ---- source
 

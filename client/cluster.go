@@ -2,13 +2,11 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
+	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/orrery-project/orrery/internal/errs"
-	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/controlpb"
 )
@@ -65,47 +63,33 @@ func (c *Client) SaveSnapshot(ctx context.Context, request *controlpb.SaveSnapsh
 
 // RestoreSnapshot replaces the whole replicated state by that of a snapshot,
 // and returns the epoch that begins. One of another cluster is refused unless
-// that is gone for good, and replaced by this one. It asks one controller,
-// once: an error that is errs.UnknownOutcome leaves open whether it was done.
-func (c *Client) RestoreSnapshot(ctx context.Context, snapshot io.Reader, replaceCluster bool) (epoch uint64, err error) {
-	began := false
+// that is gone for good, and replaced by this one.
+func (c *Client) RestoreSnapshot(ctx context.Context, snapshot []byte, replaceCluster bool) (epoch uint64, err error) {
+	first := &controlpb.SnapshotChunk{ReplaceCluster: replaceCluster, RequestId: rand.Text()}
+	var began time.Time
 	err = c.control.call(ctx, 0, func(ctx context.Context, conn *rpc.Conn) error {
+		if began.IsZero() {
+			began = time.Now()
+		} else {
+			first.RequestedAgoNs = int64(time.Since(began))
+		}
 		stream, err := controlpb.NewControlClient(conn).RestoreSnapshot(ctx)
 		if err != nil {
 			return err
 		}
-		if began {
-			return errs.Maybe(errs.UnknownOutcome, "the controller was lost while it restored; `orrery cluster status` shows a higher epoch if it did")
-		}
-		began = true
-		if err := send(stream, snapshot, replaceCluster); err != nil {
-			return err
+		chunk := first
+		for from := 0; from == 0 || from < len(snapshot); from += chunkBytes {
+			chunk.Data = snapshot[from:min(from+chunkBytes, len(snapshot))]
+			if err := stream.Send(chunk); errors.Is(err, io.EOF) {
+				break // the answer says why
+			} else if err != nil {
+				return err
+			}
+			chunk = &controlpb.SnapshotChunk{}
 		}
 		answer, err := stream.CloseAndRecv()
 		epoch = answer.GetEpoch()
 		return err
 	})
-	return epoch, grpcerr.FromStatus(err)
-}
-
-// send sends a snapshot in chunks. A stream that the other side has ended is no
-// error: its answer says more.
-func send(stream grpc.ClientStreamingClient[controlpb.SnapshotChunk, controlpb.RestoreSnapshotResponse], snapshot io.Reader, replaceCluster bool) error {
-	buffer := make([]byte, chunkBytes)
-	for {
-		n, err := io.ReadFull(snapshot, buffer)
-		if n > 0 {
-			if sent := stream.Send(&controlpb.SnapshotChunk{Data: buffer[:n], ReplaceCluster: replaceCluster}); errors.Is(sent, io.EOF) {
-				return nil
-			} else if sent != nil {
-				return sent
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return errs.New(errs.Invalid, "the snapshot can't be read: %v", err)
-		}
-	}
+	return epoch, err
 }

@@ -143,7 +143,7 @@ func TestBadEnvironment(t *testing.T) {
 // TestProblemsOfFileAndEnvironmentComeTogether also shows that an override leaves no place of the file behind.
 func TestProblemsOfFileAndEnvironmentComeTogether(t *testing.T) {
 	file := "name: c1\ndata_dir: /data\ncluster:\n  controllers:\n    - 127.0.0.1:8011\n    - 127.0.0.1:8011\nlog: {level: loud}\n"
-	_, err := ParseController("c.yaml", []byte(file), []string{"ORRERY_CLUSTER_CONTROLLERS=127.0.0.1:8011,c2"})
+	_, err := ParseController("c.yaml", []byte(file), []string{"ORRERY_CLUSTER_CONTROLLERS=127.0.0.1:8011,c2,c3"})
 	problems, ok := errors.AsType[Problems](err)
 	if !ok || len(problems) != 3 {
 		t.Fatalf("got %v, want three problems", err)

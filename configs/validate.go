@@ -22,6 +22,7 @@ const (
 	leastRaftTime   = 5 * time.Millisecond
 	leastCommitTime = time.Millisecond
 	leastWriteLimit = 100 * time.Millisecond // a disk that is only busy takes as long
+	mostHeartbeat   = 300 * time.Millisecond // a worker takes a second of silence for a leader that is gone
 )
 
 // Validate reports everything that is wrong, as [Problems].

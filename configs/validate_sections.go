@@ -23,8 +23,6 @@ func (k *checker) cluster(c *Controller) {
 		return
 	case n > maxControllers:
 		k.report(path, fmt.Sprintf("list 1, 3, 5 or %d", maxControllers), "%d are too many controllers", n)
-	case n%2 == 0:
-		k.report(path, fmt.Sprintf("list %d or %d", n-1, n+1), "%d controllers survive no more failures than %d", n, n-1)
 	}
 	// An own address that is wrong in itself is reported where it stands.
 	if own.dialFault("") == (fault{}) && !slices.Contains(controllers, own) {
@@ -85,7 +83,7 @@ func (k *checker) holdsMessage(path string, bound, message Bytes) {
 }
 
 func (k *checker) workers(w Workers) {
-	atLeast(k, "workers.heartbeat_interval", w.HeartbeatInterval, time.Millisecond)
+	within(k, "workers.heartbeat_interval", w.HeartbeatInterval, time.Millisecond, mostHeartbeat)
 	atLeast(k, "workers.connect_timeout", w.ConnectTimeout, time.Millisecond)
 	within(k, "workers.heartbeat_misses", w.HeartbeatMisses, 1, 1000)
 	if w.LostAfter > w.ForgetAfter {

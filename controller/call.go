@@ -111,6 +111,10 @@ func (c *call) run(ctx context.Context) (*exchangepb.Envelope, error) {
 			case !errors.Is(err, errNobody):
 				return nil, c.honest(err)
 			}
+			if c.lost >= maxLost {
+				why = fmt.Sprintf("there is no leader, and %d workers were lost with the request: no other one is tried", c.lost)
+				continue
+			}
 			why = fmt.Sprintf("there is no leader, and no worker that can be reached has the weights of model %q on a device", c.request.ModelName)
 			continue
 		}

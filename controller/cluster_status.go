@@ -21,14 +21,11 @@ const statusPatience = time.Second
 // unless it says that it is stale, as it does when there is no leader.
 func (s *controlService) ClusterStatus(ctx context.Context, r *controlpb.ClusterStatusRequest) (*controlpb.ClusterStatusResponse, error) {
 	answer := &controlpb.ClusterStatusResponse{Name: s.c.options.Name}
-	stale := r.Stale
+	stale := r.Stale || s.currentSoon(ctx) != nil
 	if !stale {
 		answer.DigestIndex = s.takeDigest(ctx)
 	}
 	answer.Replicas = s.replicas(ctx, answer.DigestIndex)
-	if !stale {
-		stale = s.currentSoon(ctx) != nil
-	}
 	answer.Term, answer.CommitIndex, answer.AppliedIndex = s.c.options.Consensus.Progress()
 	answer.Freshness = s.c.readLocal(stale, func(state *fsm.State) { answer.Cluster = state.Cluster() })
 	for _, replica := range answer.Replicas {
@@ -52,13 +49,19 @@ func (s *controlService) takeDigest(ctx context.Context) uint64 {
 	if !w.known() {
 		return 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusPatience)
-	defer cancel()
-	result, err := w.propose(ctx, command(&logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
+	err := s.digests.run(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, statusPatience)
+		defer cancel()
+		result, err := w.propose(ctx, command(&logpb.Command{Body: &logpb.Command_TakeDigest{TakeDigest: &logpb.TakeDigest{}}}))
+		if err == nil {
+			s.digestIndex.Store(result.Index)
+		}
+		return err
+	})
 	if err != nil {
 		return 0
 	}
-	return result.Index
+	return s.digestIndex.Load()
 }
 
 // currentSoon brings the state up to date if that is possible now.
@@ -110,6 +113,7 @@ func (s *controlService) identify(ctx context.Context, r *controlpb.Replica, ser
 	}
 	who, err := client.Identify(ctx, &peerpb.IdentifyRequest{})
 	if err != nil {
+		s.c.peers.forget(server)
 		return grpcerr.FromStatus(err)
 	}
 	r.Reachable, r.SchemaVersion = who.ReplicaId == r.Id, who.SchemaVersion

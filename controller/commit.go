@@ -37,8 +37,6 @@ func requested(id string, ago time.Duration, c *logpb.Command) *logpb.Command {
 // propose commits a command on this replica, which must lead. The result may
 // be a refusal. Errors are errs.NotLeader (not applied) and errs.UnknownOutcome.
 func (c *Controller) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, error) {
-	c.proposing.RLock()
-	defer c.proposing.RUnlock()
 	cmd.ProposedUnixNs = time.Now().UnixNano()
 	entry, err := proto.Marshal(cmd)
 	if err != nil {

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +31,10 @@ const (
 type controlService struct {
 	controlpb.UnimplementedControlServer
 	c *Controller
+	// digests has many who ask for a status at once share the digests of all
+	// replicas' states, the last of which were taken at digestIndex.
+	digests     *shared
+	digestIndex atomic.Uint64
 }
 
 // LoadModel wants a model, and answers when every worker that shall hold it

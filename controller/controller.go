@@ -19,7 +19,6 @@ package controller
 import (
 	"context"
 	"crypto/rand"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,9 +44,6 @@ type Log interface {
 	Barrier(ctx context.Context) error
 	// VerifyLeader returns nil when this replica still leads.
 	VerifyLeader(ctx context.Context) error
-	// Restore replaces the state machine of every replica by a snapshot of so
-	// many bytes.
-	Restore(ctx context.Context, size int64, snapshot io.Reader) error
 }
 
 // Leadership says who leads.
@@ -194,8 +190,9 @@ type Controller struct {
 	clients, followers *link.Server
 	// term is what this replica does while it leads; nil when it does not.
 	term atomic.Pointer[term]
-	// proposing is held by those who propose, and alone by a restore.
-	proposing sync.RWMutex
+	// restoring is held by the one restore that may be in hand here: it takes
+	// up to MaxMessage of memory.
+	restoring sync.Mutex
 	// stopping is closed when this replica begins to shut down.
 	stopping chan struct{}
 }
@@ -231,7 +228,7 @@ func (c *Controller) RegisterInference(s grpc.ServiceRegistrar) {
 
 // RegisterControl puts what operators call on a listener's server.
 func (c *Controller) RegisterControl(s grpc.ServiceRegistrar) {
-	controlpb.RegisterControlServer(s, &controlService{c: c})
+	controlpb.RegisterControlServer(s, &controlService{c: c, digests: newShared()})
 }
 
 // RegisterPeer puts what other replicas call on a listener's server.

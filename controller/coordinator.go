@@ -136,12 +136,15 @@ func (k *coordinator) meet(s *fsm.State) {
 }
 
 // commit commits a command on a goroutine of its own, then runs done on the
-// loop. The result is nil when it was not committed, or nobody knows.
+// loop, after a pause if that had no effect: the loop may ask for the same again
+// at once. The result is nil when it was not committed, or nobody knows.
 func (k *coordinator) commit(cmd *logpb.Command, done func(*logpb.Result)) {
 	k.wait.Go(func() {
 		result, err := k.term.c.propose(k.ctx, command(cmd))
 		if err != nil {
 			result = nil
+		}
+		if err != nil || result.Reason != logpb.Reason_REASON_NONE {
 			_ = pause(k.ctx, commitRetry)
 		}
 		k.mailbox.post(func() { done(result) })

@@ -21,7 +21,7 @@ import (
 
 // soloLog is the log of a cluster of one: what is proposed is committed.
 type soloLog struct {
-	Consensus // not used
+	Consensus // not used, but for what is below
 	replica   *fsm.Replica
 
 	mu    sync.Mutex

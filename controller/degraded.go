@@ -127,6 +127,11 @@ func (d *degraded) due() (cluster *logpb.Cluster, next time.Duration) {
 	case leaderless < t.DegradedAfter:
 		return nil, t.DegradedAfter - leaderless
 	}
+	// Until it has heard of a leader, a replica knows no more than its last
+	// snapshot, which may be old.
+	if _, ever := d.c.options.Consensus.LeaderHeard(); !ever {
+		return nil, degradedTick
+	}
 	d.c.options.Replica.Read(func(s *fsm.State) {
 		if s.Phase() == logpb.Phase_PHASE_SERVING {
 			cluster = s.Cluster()

@@ -135,6 +135,7 @@ func (f *formation) join(ctx context.Context, formed *peerpb.IdentifyResponse) s
 	_, _, applied := own.Progress()
 	_, err = client.Join(ctx, &peerpb.JoinRequest{
 		ReplicaId: own.ID(), RaftAddress: own.Address(), AppliedIndex: applied, Formed: len(own.Servers()) > 0,
+		SchemaVersion: f.c.options.Replica.Version(),
 	})
 	if err != nil {
 		return "the leader did not take this replica in: " + grpcerr.FromStatus(err).Error()

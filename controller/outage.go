@@ -326,21 +326,28 @@ func (o *outage) ask(ctx context.Context, c *call, w *directWorker, l *link.Link
 
 // learn takes in why a worker did not answer. It says whether another one may.
 func (o *outage) learn(w *directWorker, l *link.Link, model uint64, err error) bool {
+	var known func() bool
 	var alter func()
 	switch {
 	case errors.Is(err, errs.NotLeader):
-		alter = func() { w.ready, w.led = false, true }
+		known, alter = func() bool { return !w.ready && w.led }, func() { w.ready, w.led = false, true }
 	case errors.Is(err, errs.NotLoaded):
-		alter = func() { delete(w.resident, model) }
+		known, alter = func() bool { return !w.resident[model] }, func() { delete(w.resident, model) }
 	case errors.Is(err, errs.Precondition), errors.Is(err, errs.ShuttingDown), errors.Is(err, link.ErrBroken):
-		alter = func() { w.ready = false }
+		known, alter = func() bool { return !w.ready }, func() { w.ready = false }
 	default:
 		return false
 	}
-	o.d.change(func() {
-		if w.link == l {
-			alter()
-		}
-	})
+	// What many requests learn at once is told to those who wait only once.
+	o.d.mu.Lock()
+	old := w.link != l || known()
+	o.d.mu.Unlock()
+	if !old {
+		o.d.change(func() {
+			if w.link == l {
+				alter()
+			}
+		})
+	}
 	return true
 }

@@ -275,3 +275,6 @@ func TestAnAnswerThatIsTooLongWithoutALeader(t *testing.T) {
 		}
 	})
 }
+
+// LeaderHeard says that there was a leader once.
+func (*soloLog) LeaderHeard() (time.Duration, bool) { return time.Minute, true }

@@ -80,19 +80,6 @@ func (s *peerService) Transfer(ctx context.Context, r *peerpb.TransferRequest) (
 	return &peerpb.TransferResponse{}, grpcerr.Status(s.c.options.Consensus.Transfer(ctx, r.ReplicaId))
 }
 
-// Restore replaces the cluster's state.
-func (s *peerService) Restore(ctx context.Context, r *peerpb.RestoreRequest) (*peerpb.RestoreResponse, error) {
-	t, err := s.leading()
-	if err != nil {
-		return nil, err
-	}
-	epoch, err := t.restore(ctx, r)
-	if err != nil {
-		return nil, grpcerr.Status(err)
-	}
-	return &peerpb.RestoreResponse{Epoch: epoch}, nil
-}
-
 // Propose commits a command for a follower.
 func (s *peerService) Propose(ctx context.Context, r *peerpb.ProposeRequest) (*peerpb.ProposeResponse, error) {
 	if _, err := s.leading(); err != nil {

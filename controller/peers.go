@@ -140,6 +140,13 @@ func (p *peers) at(ctx context.Context, server Server) (peerpb.PeerClient, error
 	return p.client(address)
 }
 
+// forget has a replica be looked for anew: it did not answer where it was.
+func (p *peers) forget(server Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.byRaft, server.Address)
+}
+
 // known is the peer address of a raft address, or empty.
 func (p *peers) known(raftAddress string) string {
 	p.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/peerpb"
@@ -38,24 +39,22 @@ func (c *Controller) current(ctx context.Context) error {
 	}
 }
 
-// reach waits until this replica's state has come to a point of the log. A
-// state of a later epoch has.
+// commitLook is the pause between two looks at how far this replica knows the
+// log to be committed: it is told a moment after the state has got there.
+const commitLook = 5 * time.Millisecond
+
+// reach waits until this replica has come to a point of the log, both its state
+// and what it knows of the members.
 func (c *Controller) reach(ctx context.Context, point *peerpb.ReadIndexResponse) error {
-	replica := c.options.Replica
-	if err := replica.WaitIndex(ctx, point.Index); err != nil {
+	if err := c.options.Replica.WaitIndex(ctx, point.Index); err != nil {
 		return err
 	}
 	for {
-		changed := replica.Changed(fsm.Cluster)
-		var epoch uint64
-		replica.Read(func(s *fsm.State) { epoch = s.Cluster().GetEpoch() })
-		if epoch >= point.Epoch {
+		if _, commit, _ := c.options.Consensus.Progress(); commit >= point.CommitIndex {
 			return nil
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx, commitLook); err != nil {
+			return err
 		}
 	}
 }
@@ -77,9 +76,21 @@ func (w way) readIndex(ctx context.Context) (*peerpb.ReadIndexResponse, error) {
 // has made it hold all that earlier leaders acknowledged; what was read is
 // current if this replica still led afterwards.
 func (t *term) readIndex(ctx context.Context) (*peerpb.ReadIndexResponse, error) {
-	answer := &peerpb.ReadIndexResponse{}
-	t.c.options.Replica.Read(func(s *fsm.State) { answer.Epoch, answer.Index = s.Cluster().GetEpoch(), s.Index() })
-	return answer, t.verification.run(ctx, t.c.options.Consensus.VerifyLeader)
+	_, commit, _ := t.c.options.Consensus.Progress()
+	answer := &peerpb.ReadIndexResponse{CommitIndex: commit, Index: t.c.options.Replica.Index()}
+	return answer, t.verify(ctx)
+}
+
+// verify returns nil when this term still led after the call.
+func (t *term) verify(ctx context.Context) error {
+	if err := t.verification.run(ctx, t.c.options.Consensus.VerifyLeader); err != nil {
+		return err
+	}
+	// Another term of this replica's own may have begun without its barrier.
+	if now, _, _ := t.c.options.Consensus.Progress(); now != t.leader.Term {
+		return errs.New(errs.NotLeader, "%s led in term %d, and now it is %d", t.c.options.Name, t.leader.Term, now)
+	}
+	return nil
 }
 
 // ReadIndex tells a follower how far a current state has come.

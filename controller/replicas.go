@@ -41,7 +41,7 @@ func (c *Controller) joinOnce(ctx context.Context, address string) (voter bool, 
 	defer cancel()
 	who, err := c.peers.who(asking, address)
 	if err != nil {
-		return false, "", errs.New(errs.Unreachable,
+		return false, "", errs.New(errs.Precondition,
 			"no controller answers at the peer address %s; start it first, and name its listen.peer", address)
 	}
 	if own := c.cluster().GetId(); who.ClusterId != "" && who.ClusterId != own {
@@ -52,7 +52,7 @@ func (c *Controller) joinOnce(ctx context.Context, address string) (voter bool, 
 		return false, "", err
 	}
 	answer, err := w.join(ctx, &peerpb.JoinRequest{
-		ReplicaId: who.ReplicaId, RaftAddress: who.RaftAddress, AppliedIndex: who.AppliedIndex, Formed: who.Formed,
+		ReplicaId: who.ReplicaId, RaftAddress: who.RaftAddress, AppliedIndex: who.AppliedIndex, Formed: who.Formed, SchemaVersion: who.SchemaVersion,
 	})
 	return answer.GetVoter(), who.ReplicaId, err
 }
@@ -70,13 +70,15 @@ func (s *controlService) RemoveReplica(ctx context.Context, r *controlpb.RemoveR
 // leads.
 func (s *controlService) TransferLeadership(ctx context.Context, r *controlpb.TransferLeadershipRequest) (*controlpb.TransferLeadershipResponse, error) {
 	own := s.c.options.Consensus
-	before, _ := own.Leader()
+	var before string
 	handedOver := func(to string) bool {
 		now, _ := own.Leader()
 		return now != "" && (now == to || to == "" && now != before)
 	}
 	to, err := s.atLeader(ctx, r.Replica, func(w way, id string) error {
-		before, _ = own.Leader()
+		if before == "" {
+			before, _ = own.Leader()
+		}
 		err := w.transfer(ctx, id)
 		if handedOver(id) {
 			return nil // the link to the old leader ends with its leadership
@@ -107,7 +109,8 @@ func (s *controlService) atLeader(ctx context.Context, replica string, do func(w
 		if err := s.c.current(ctx); err != nil {
 			return "", err
 		}
-		if replica != "" {
+		// Once: an attempt that was cut off may have removed it.
+		if replica != "" && id == "" {
 			if id, err = s.c.member(replica); err != nil {
 				return "", err
 			}
@@ -161,11 +164,28 @@ func cutLast(s, separator string) (before, after string, found bool) {
 // when it gets a vote.
 const promotionLag = 100
 
+// holdMembership has the caller be the only one who changes the members, until
+// freeMembership.
+func (t *term) holdMembership(ctx context.Context) error {
+	select {
+	case t.membership <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errs.New(errs.DeadlinePassed, "another change of the members took too long")
+	}
+}
+
+func (t *term) freeMembership() { <-t.membership }
+
 // admit takes a replica in, first as a non-voter; once it has caught up it gets
 // a vote. For a member that has moved it changes the address. A dead replica at
 // its address, or of its name, is a disk that was lost, and is removed; a
 // living one is a mistake of configuration.
 func (t *term) admit(ctx context.Context, r *peerpb.JoinRequest) (voter bool, err error) {
+	if err := t.holdMembership(ctx); err != nil {
+		return false, err
+	}
+	defer t.freeMembership()
 	own := t.c.options.Consensus
 	servers := own.Servers()
 	known := slices.IndexFunc(servers, func(s Server) bool { return s.ID == r.ReplicaId })
@@ -176,7 +196,10 @@ func (t *term) admit(ctx context.Context, r *peerpb.JoinRequest) (voter bool, er
 		// An id is given once, with its data: a removed one does not come back,
 		// since what it holds may have come apart from the cluster since.
 		return false, errs.New(errs.Precondition,
-			"replica %s was removed from this cluster, or belongs to another: stop it, empty its data_dir, and start it again to join as a new one", r.ReplicaId)
+			"replica %s was removed from this cluster, was never quite taken in, or belongs to another: stop it, empty its data_dir, and start it again to join as a new one", r.ReplicaId)
+	case r.SchemaVersion < t.c.cluster().GetVersion():
+		return false, errs.New(errs.Precondition,
+			"replica %s can apply commands of version %d, and the cluster is at %d: update it first", r.ReplicaId, r.SchemaVersion, t.c.cluster().GetVersion())
 	}
 	for _, server := range servers {
 		if server.ID == r.ReplicaId || server.Address != r.RaftAddress && nameOf(server.ID) != nameOf(r.ReplicaId) {
@@ -218,6 +241,10 @@ func (t *term) replace(ctx context.Context, old Server, r *peerpb.JoinRequest) e
 
 // remove takes a replica out, unless the rest could not decide anything then.
 func (t *term) remove(ctx context.Context, id string) error {
+	if err := t.holdMembership(ctx); err != nil {
+		return err
+	}
+	defer t.freeMembership()
 	own := t.c.options.Consensus
 	alive := t.c.alive(ctx)
 	var rest, silent []string

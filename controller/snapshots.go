@@ -2,9 +2,9 @@ package controller
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -12,7 +12,7 @@ import (
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/controlpb"
-	"github.com/orrery-project/orrery/proto/peerpb"
+	"github.com/orrery-project/orrery/proto/logpb"
 )
 
 // chunkBytes is how much of a snapshot one message carries.
@@ -38,83 +38,48 @@ func (s *controlService) SaveSnapshot(r *controlpb.SaveSnapshotRequest, stream g
 }
 
 // RestoreSnapshot replaces the whole replicated state by that of a snapshot.
+// That is a command like any other: all replicas do it at one index of the log,
+// and a retry has no second effect.
 func (s *controlService) RestoreSnapshot(stream grpc.ClientStreamingServer[controlpb.SnapshotChunk, controlpb.RestoreSnapshotResponse]) error {
-	request, err := s.receive(stream)
+	if !s.c.restoring.TryLock() {
+		return grpcerr.Status(errs.New(errs.Overloaded, "%s is busy with another restore", s.c.options.Name).After(time.Second))
+	}
+	defer s.c.restoring.Unlock()
+	cmd, err := s.receive(stream)
 	if err != nil {
 		return grpcerr.Status(err)
 	}
-	w, err := s.c.waitForLeader(stream.Context())
+	// Replicas refuse a bad one too, but can't say as exactly what is wrong.
+	if _, err := fsm.Restore(bytes.NewReader(cmd.GetRestoreState().Snapshot)); err != nil {
+		return grpcerr.Status(errs.New(errs.Invalid, "this can't be restored: %v", err))
+	}
+	result, err := s.c.commit(stream.Context(), cmd)
 	if err != nil {
 		return grpcerr.Status(err)
 	}
-	epoch, err := w.restore(stream.Context(), request)
-	if err != nil {
-		return grpcerr.Status(err)
-	}
-	return stream.SendAndClose(&controlpb.RestoreSnapshotResponse{Epoch: epoch})
+	_ = s.c.options.Replica.WaitIndex(stream.Context(), result.Index)
+	return stream.SendAndClose(&controlpb.RestoreSnapshotResponse{Epoch: s.c.cluster().GetEpoch()})
 }
 
 // receive gathers a snapshot, which has to fit into one message between
 // controllers.
-func (s *controlService) receive(stream grpc.ClientStreamingServer[controlpb.SnapshotChunk, controlpb.RestoreSnapshotResponse]) (*peerpb.RestoreRequest, error) {
-	request := &peerpb.RestoreRequest{}
+func (s *controlService) receive(stream grpc.ClientStreamingServer[controlpb.SnapshotChunk, controlpb.RestoreSnapshotResponse]) (*logpb.Command, error) {
+	body := &logpb.RestoreState{}
+	id, ago := "", time.Duration(0)
 	for {
 		chunk, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return request, nil
+			return requested(id, ago, &logpb.Command{Body: &logpb.Command_RestoreState{RestoreState: body}}), nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		request.Snapshot = append(request.Snapshot, chunk.Data...)
-		request.ReplaceCluster = request.ReplaceCluster || chunk.ReplaceCluster
-		if len(request.Snapshot) > s.c.options.MaxMessage {
-			return nil, errs.New(errs.Invalid, "the snapshot has more than the %d bytes that inference.max_message allows between controllers", s.c.options.MaxMessage)
+		if body.Snapshot == nil {
+			body.ReplaceCluster, id, ago = chunk.ReplaceCluster, chunk.RequestId, time.Duration(chunk.RequestedAgoNs)
+		}
+		body.Snapshot = append(body.Snapshot, chunk.Data...)
+		if len(body.Snapshot) > s.c.options.MaxMessage {
+			return nil, errs.New(errs.Invalid, "the snapshot has more than the %d bytes that inference.max_message allows between controllers: raise that on all of them", s.c.options.MaxMessage)
 		}
 	}
-}
-
-// restore has the leader replace the state, and returns the epoch that begins.
-// It is not tried again: a restore that was acknowledged may be followed by
-// changes, which a second one would undo.
-func (w way) restore(ctx context.Context, r *peerpb.RestoreRequest) (epoch uint64, err error) {
-	if w.term != nil {
-		return w.term.restore(ctx, r)
-	}
-	var answer *peerpb.RestoreResponse
-	err = w.ask(ctx, func(ctx context.Context) (err error) {
-		answer, err = w.peer.Restore(ctx, r)
-		return err
-	})
-	if err != nil && errs.From(err).Execution != errs.NotExecuted {
-		err = errs.Maybe(errs.UnknownOutcome, "the leader was lost while it restored (%v): `orrery cluster status` shows a higher epoch if it did", err)
-	}
-	return answer.GetEpoch(), err
-}
-
-// restore replaces the state of all replicas by a snapshot's, made to follow
-// on the present one. Nothing is proposed meanwhile: it would be lost.
-func (t *term) restore(ctx context.Context, r *peerpb.RestoreRequest) (epoch uint64, err error) {
-	from, err := fsm.Restore(bytes.NewReader(r.Snapshot))
-	if err != nil {
-		return 0, errs.New(errs.Invalid, "this can't be restored: %v", err)
-	}
-	t.c.proposing.Lock()
-	defer t.c.proposing.Unlock()
-	// What was proposed before, and given up on, may still be on its way.
-	if err := t.c.options.Consensus.Barrier(ctx); err != nil {
-		return 0, err
-	}
-	var next *fsm.State
-	t.c.options.Replica.Read(func(s *fsm.State) { next, err = from.Succeed(s, r.ReplaceCluster) })
-	if err != nil {
-		return 0, errs.New(errs.Precondition, "this can't be restored here: %v", err)
-	}
-	var encoded bytes.Buffer
-	if err := next.Snapshot().Encode(&encoded); err != nil {
-		return 0, err
-	}
-	epoch = next.Cluster().GetEpoch()
-	t.c.log.Warn("the state is being replaced by a snapshot's", "epoch", epoch, "from_index", from.Index())
-	return epoch, t.c.options.Consensus.Restore(ctx, int64(encoded.Len()), &encoded)
 }

@@ -23,6 +23,9 @@ type term struct {
 	// verification is shared by reads: a client that asks for unknown models in
 	// a loop is no load on the consensus.
 	verification *shared
+	// membership is filled by whoever looks at the members and changes them: of
+	// two changes that are each harmless, both may not be.
+	membership chan struct{}
 }
 
 // lead is called once for each term that this replica wins. A restored state
@@ -47,7 +50,7 @@ func (c *Controller) lead(ctx context.Context, number uint64) {
 func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cluster, log hclog.Logger) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &term{c: c, verification: newShared(), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
+	t := &term{c: c, verification: newShared(), membership: make(chan struct{}, 1), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
 	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: c.tunables.Load().ScheduleAhead})
 	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
@@ -108,7 +111,7 @@ func (t *term) resolve(ctx context.Context, name, version string) (*logpb.Model,
 	var model *logpb.Model
 	t.c.options.Replica.Read(func(s *fsm.State) { model = s.Resolve(name, version) })
 	// What was read is current if this replica still led afterwards.
-	if err := t.verification.run(ctx, t.c.options.Consensus.VerifyLeader); err != nil {
+	if err := t.verify(ctx); err != nil {
 		return nil, err
 	}
 	if model == nil {

@@ -2,12 +2,15 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
@@ -141,5 +144,8 @@ func (c *Controller) digestOf(ctx context.Context, server Server, index uint64) 
 		return "", err
 	}
 	answer, err := client.Digest(ctx, &peerpb.DigestRequest{Index: index})
+	if err != nil && errors.Is(grpcerr.FromStatus(err), errs.Unreachable) {
+		c.peers.forget(server)
+	}
 	return answer.GetDigest(), err
 }

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/orrery-project/orrery/client"
 	"github.com/orrery-project/orrery/internal/devcluster"
 	"github.com/orrery-project/orrery/internal/rpc"

@@ -126,6 +126,8 @@ func (s *State) perform(cmd *logpb.Command) *logpb.Result {
 		return s.setWorkerStatus(body.SetWorkerStatus)
 	case *logpb.Command_RemoveWorker:
 		return s.removeWorker(body.RemoveWorker)
+	case *logpb.Command_RestoreState:
+		return s.restoreState(body.RestoreState)
 	case *logpb.Command_LoadModel:
 		return s.loadModel(cmd.GetRequestId(), body.LoadModel)
 	case *logpb.Command_UnloadModel:

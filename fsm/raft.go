@@ -259,7 +259,7 @@ type recoverer struct{ *Replica }
 
 // NewRecoverer returns what raft.RecoverCluster needs to rebuild a cluster from what one replica has: it takes in the
 // snapshot and the log, and its own snapshot then has a higher epoch and leaves out ids that may have been given in
-// what was lost (State.Succeed says why). A command that can't be applied makes Snapshot fail.
+// what was lost (State.succeed says why). A command that can't be applied makes Snapshot fail.
 func NewRecoverer() raft.FSM {
 	return recoverer{NewReplica(Options{OnFault: func(error) {}})} // raft drops what Apply returns, Snapshot does not
 }

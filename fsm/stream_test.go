@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func body(t *rapid.T) proto.Message {
 	version := rapid.SampledFrom([]string{"", "1", "2", "10"})
 	kind := rapid.SampledFrom([]string{"cpu", "gpu"})
 	digest := rapid.SampledFrom([]string{digestA, digestA, digestA, digestB})
-	switch rapid.IntRange(0, 16).Draw(t, "body") {
+	switch rapid.IntRange(0, 17).Draw(t, "body") {
 	case 0, 1, 2:
 		w := worker(name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"))
 		w.Speed = rapid.SampledFrom([]float64{1, 2.5, 0}).Draw(t, "speed")
@@ -105,7 +106,37 @@ func body(t *rapid.T) proto.Message {
 			Index:  rapid.Uint64Range(0, 20).Draw(t, "index"),
 			Digest: rapid.SampledFrom([]string{"", strings.Repeat("a1", 32)}).Draw(t, "digest"),
 		}
+	case 16:
+		snapshots := smallSnapshots(t)
+		return &logpb.RestoreState{
+			Snapshot:       snapshots[rapid.IntRange(0, len(snapshots)-1).Draw(t, "snapshot")],
+			ReplaceCluster: rapid.Bool().Draw(t, "replace"),
+		}
 	default:
 		return &logpb.TakeDigest{}
 	}
+}
+
+// smallSnapshots are of this cluster and another one, and one is damaged.
+func smallSnapshots(t *rapid.T) [][]byte {
+	var all [][]byte
+	for _, id := range []string{"c-1", "c-9"} {
+		s := New()
+		for i, body := range []proto.Message{
+			&logpb.InitCluster{ClusterId: id}, register("w1", "i1"), &logpb.LoadModel{Name: "m", Source: "a"},
+			&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, "w1", "i1", digestA)}},
+		} {
+			cmd := command(body)
+			cmd.RequestId = fmt.Sprint("earlier-", i)
+			applyTo(t, s, i, cmd)
+		}
+		var file bytes.Buffer
+		if err := s.Snapshot().Encode(&file); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, file.Bytes())
+	}
+	damaged := bytes.Clone(all[0])
+	damaged[len(damaged)/2] ^= 1
+	return append(all, damaged)
 }

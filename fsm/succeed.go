@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -9,8 +10,8 @@ import (
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
-// ErrForeignSnapshot says that a snapshot is another cluster's.
-var ErrForeignSnapshot = errors.New("the snapshot is of another cluster")
+// errForeign says that a snapshot is another cluster's.
+var errForeign = errors.New("the snapshot is of another cluster")
 
 // What may have been done after the last state that is known, in a world that is lost. Workers may remember epochs and
 // hold models from there: a new epoch must be above them, and a model's id must not be given a second time, or a
@@ -20,7 +21,37 @@ const (
 	lostModelIDs = 1 << 20
 )
 
-// Succeed is the state that a cluster shall have after a snapshot, s, is restored while it is in the state current.
+// restoreState puts the state that a snapshot leads to in the place of this one. What it answers must not depend on
+// the release that answers, so it does not repeat the errors of decoders; who proposes it has looked before.
+func (s *State) restoreState(c *logpb.RestoreState) *logpb.Result {
+	body, err := readSnapshot(bytes.NewReader(c.GetSnapshot()))
+	if err != nil {
+		return refuse(logpb.Reason_REASON_INVALID, "the snapshot is damaged, or is none")
+	}
+	header, err := decodeHeader(body)
+	if err != nil {
+		return refuse(logpb.Reason_REASON_INVALID, "the snapshot has no header")
+	}
+	// Every member knows the cluster's version; not each may know a later one.
+	if version := header.GetClusterVersion(); version > s.version() {
+		return refuse(logpb.Reason_REASON_VERSION,
+			"the snapshot is of cluster version %d, this cluster is at %d: update all controllers, and wait until the version is raised",
+			version, s.version())
+	}
+	from, err := decode(body, s.release)
+	if err != nil {
+		return refuse(logpb.Reason_REASON_INVALID, "the snapshot's content is not sound")
+	}
+	next, err := from.succeed(s, c.GetReplaceCluster())
+	if err != nil {
+		return refuse(logpb.Reason_REASON_CONFLICT, "%v", err)
+	}
+	*s = *next
+	s.changed = All
+	return &logpb.Result{}
+}
+
+// succeed is the state that a cluster shall have after a snapshot, s, is restored while it is in the state current.
 // What operators decided comes from the snapshot: models, settings, phase. What is true of the world whatever they
 // decide comes from the present state: which workers there are, what they hold and have measured, the log index. The
 // epoch rises, so that workers refuse what leaders did before; ids of models go on; the time does not go back.
@@ -29,30 +60,22 @@ const (
 // only after the snapshot has lost it: it is refused as too old from now on, so that its retry gets neither an answer
 // from a world that is gone nor a second effect.
 //
-// A snapshot of another cluster is refused with ErrForeignSnapshot, unless it shall replace this one: for a cluster
+// A snapshot of another cluster is refused with errForeign, unless it shall replace this one: for a cluster
 // that was lost with all its replicas, whose snapshot is restored into a newly founded one. The cluster then has the
 // snapshot's id, because running workers accept no other: those of the lost cluster go on, and those that have heard
 // of the new one have to be started again. For the same reason the lost cluster must be gone for good: this one takes
 // its workers from it. What was done there after the snapshot is unknown, so epoch and ids leap; nothing is believed
 // to be held, the workers will say; and every request made before the newest time known is refused as too old.
 //
-// The current state may be nil if nothing is known. Neither state is modified, and both must stay as they are while
-// Succeed runs. Commands that are applied between current and the restore are lost, and what they gave could be given
-// again: none may be proposed meanwhile.
-func (s *State) Succeed(current *State, replace bool) (*State, error) {
-	if current == nil {
-		current = New()
-	}
+// Neither state is modified.
+func (s *State) succeed(current *State, replace bool) (*State, error) {
 	same := current.cluster.GetId() == s.cluster.GetId()
 	switch {
 	case s.cluster.GetId() == "":
 		return nil, fmt.Errorf("the snapshot at index %d is of a cluster that was not bootstrapped yet: it holds nothing to restore", s.index)
 	case !same && !replace:
 		return nil, fmt.Errorf("%w, %q, and this is %q: only if that one is gone for good may this one replace it, and take its workers over",
-			ErrForeignSnapshot, s.cluster.GetId(), current.cluster.GetId())
-	case current.cluster.GetId() != "" && s.version() > current.version():
-		return nil, fmt.Errorf("the snapshot is of cluster version %d, this cluster is at %d: update all controllers, and wait until the version is raised",
-			s.version(), current.version())
+			errForeign, s.cluster.GetId(), current.cluster.GetId())
 	}
 	n := newState(current.release)
 	n.index = current.index

@@ -25,7 +25,7 @@ func copied(t testing.TB, s *State) *State {
 
 func succeed(t testing.TB, snapshot, current *State, replace bool) *State {
 	t.Helper()
-	n, err := snapshot.Succeed(current, replace)
+	n, err := snapshot.succeed(current, replace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +127,8 @@ func TestASnapshotOfAnotherClusterIsRefusedUnlessItReplacesThisOne(t *testing.T)
 	late := other.command(&logpb.UnloadModel{Name: "m"})
 	other.ok(&logpb.RaiseEpoch{To: 3})
 
-	for name, current := range map[string]*State{"another": other.state, "a new one": New(), "none": nil} {
-		if _, err := snapshot.Succeed(current, false); !errors.Is(err, ErrForeignSnapshot) || !strings.Contains(err.Error(), `"c-1"`) {
+	for name, current := range map[string]*State{"another": other.state, "a new one": New()} {
+		if _, err := snapshot.succeed(current, false); !errors.Is(err, errForeign) || !strings.Contains(err.Error(), `"c-1"`) {
 			t.Errorf("%s: %v", name, err)
 		}
 		n := succeed(t, snapshot, current, true)
@@ -150,13 +150,45 @@ func TestASnapshotOfAnotherClusterIsRefusedUnlessItReplacesThisOne(t *testing.T)
 
 func TestWhatCannotSucceed(t *testing.T) {
 	current := newCluster(t)
-	if _, err := New().Succeed(current.state, true); err == nil || !strings.Contains(err.Error(), "not bootstrapped") {
+	if _, err := New().succeed(current.state, true); err == nil || !strings.Contains(err.Error(), "not bootstrapped") {
 		t.Errorf("nothing in the snapshot: %v", err)
 	}
-	if _, err := raised(t).state.Succeed(current.state, false); err == nil || !strings.Contains(err.Error(), "cluster version 2, this cluster is at 1") {
-		t.Errorf("a newer snapshot: %v", err)
-	}
 	equal(t, "version", succeed(t, current.state, raised(t).state, false).Cluster().GetVersion(), uint32(2))
+}
+
+func TestRestoreIsACommand(t *testing.T) {
+	l := serving(t)
+	snapshot := encoded(t, l.state.Snapshot())
+	before := l.state.LastModelID()
+	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
+	l.ok(&logpb.LoadModel{Name: "later", Source: "later.onnx"})
+	epoch := l.state.Cluster().GetEpoch()
+
+	cmd := l.command(&logpb.RestoreState{Snapshot: snapshot})
+	result := l.apply(cmd)
+	equal(t, "reason", result.GetReason(), logpb.Reason_REASON_NONE)
+	equal(t, "epoch", l.state.Cluster().GetEpoch(), epoch+1)
+	if l.state.Resolve("later", "") != nil || l.state.LastModelID() <= before {
+		t.Errorf("the later model is there, or its id will be given again (%d)", l.state.LastModelID())
+	}
+	equal(t, "index", l.state.Index(), result.GetIndex())
+	// A retry restores nothing a second time.
+	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
+	equal(t, "retry", l.apply(cmd), result)
+	equal(t, "epoch after the retry", l.state.Cluster().GetEpoch(), epoch+1)
+
+	damaged := bytes.Clone(snapshot)
+	damaged[len(damaged)/2] ^= 1
+	l.refused(&logpb.RestoreState{Snapshot: damaged}, logpb.Reason_REASON_INVALID, "damaged")
+	l.refused(&logpb.RestoreState{}, logpb.Reason_REASON_INVALID, "damaged")
+	foreign := newCluster(t)
+	foreign.state.changeCluster(func(c *logpb.Cluster) { c.Id = "c-9" })
+	file := encoded(t, foreign.state.Snapshot())
+	l.refused(&logpb.RestoreState{Snapshot: file}, logpb.Reason_REASON_CONFLICT, `"c-9"`, `"c-1"`)
+	l.ok(&logpb.RestoreState{Snapshot: file, ReplaceCluster: true})
+	equal(t, "cluster", l.state.Cluster().GetId(), "c-9")
+	newer := newCluster(t)
+	newer.refused(&logpb.RestoreState{Snapshot: encoded(t, raised(t).state.Snapshot())}, logpb.Reason_REASON_VERSION, "version 2", "at 1")
 }
 
 // Whatever was done before and after a snapshot: nothing that had an effect has a second one once it is restored, ids
@@ -177,7 +209,7 @@ func TestNothingHappensTwiceAcrossARestore(t *testing.T) {
 				snapshot = roundTrip(t, current)
 			}
 		}
-		n, err := snapshot.Succeed(current, false)
+		n, err := snapshot.succeed(current, false)
 		if err != nil {
 			t.Fatal(err)
 		}

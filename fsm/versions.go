@@ -21,7 +21,7 @@ func NeededVersion(cmd *logpb.Command) uint32 {
 	case *logpb.Command_InitCluster, *logpb.Command_RegisterWorker, *logpb.Command_SetWorkerStatus, *logpb.Command_RemoveWorker,
 		*logpb.Command_LoadModel, *logpb.Command_UnloadModel, *logpb.Command_UpdateHoldings, *logpb.Command_PutProfiles,
 		*logpb.Command_SetPhase, *logpb.Command_SetSettings, *logpb.Command_TakeDigest, *logpb.Command_RaiseEpoch,
-		*logpb.Command_RaiseVersion:
+		*logpb.Command_RaiseVersion, *logpb.Command_RestoreState:
 		return 1
 	case *logpb.Command_CheckDigest:
 		return 2

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"time"
 
@@ -53,10 +52,6 @@ func (c consensus) Remove(ctx context.Context, id string) error {
 
 func (c consensus) Transfer(ctx context.Context, to string) error {
 	return reasoned(c.Node.Transfer(ctx, to))
-}
-
-func (c consensus) Restore(ctx context.Context, size int64, snapshot io.Reader) error {
-	return reasoned(c.Node.Restore(ctx, size, snapshot))
 }
 
 func (c consensus) LostState() bool { return c.MayBootstrap() != nil }

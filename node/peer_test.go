@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/orrery-project/orrery/configs"
+	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/proto/controlpb"
@@ -28,6 +29,7 @@ func (c *cluster) peer(name string) peerpb.PeerClient {
 func (c *cluster) join(leader string, r *peerpb.JoinRequest) (voter bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	r.SchemaVersion = fsm.Version
 	answer, err := c.peer(leader).Join(ctx, r)
 	return answer.GetVoter(), grpcerr.FromStatus(err)
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func TestAReplicaIsAddedAndRemovedByCommand(t *testing.T) {
 		c.startController("c4")
 		time.Sleep(5 * time.Second)
 		c.expectVoters(leader, "c1", "c2", "c3")
-		if err := c.joins(through, "nobody:8011"); !errors.Is(err, errs.Unreachable) {
+		if err := c.joins(through, "nobody:8011"); !errors.Is(err, errs.Precondition) {
 			t.Errorf("a replica that is not there: %v", err)
 		}
 		if err := c.joins(through, "c4:8011"); err != nil {
@@ -255,4 +256,31 @@ func (c *cluster) damage(name string) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// Two removals that are each harmless may not be so together.
+func TestTwoRemovalsAtOnceLeaveAMajority(t *testing.T) {
+	inTunedBubble(t, 0, waits, func(t *testing.T, c *cluster) {
+		leader := c.leader(controllerNames...)
+		c.dirs["c4"] = t.TempDir()
+		c.startController("c4")
+		if err := c.joins(leader, "c4:8011"); err != nil {
+			t.Fatal(err)
+		}
+		c.net.Isolate("c4")
+		time.Sleep(time.Second)
+		others := survivors(leader)
+		var wait sync.WaitGroup
+		refused := make([]error, len(others))
+		for i, name := range others {
+			wait.Go(func() { refused[i] = c.remove(leader, name) })
+		}
+		wait.Wait()
+		if (refused[0] == nil) == (refused[1] == nil) {
+			t.Errorf("of two removals %v", refused)
+		}
+		if err := c.admitLate(leader, true); err != nil {
+			t.Errorf("nothing can be changed any more: %v", err)
+		}
+	})
 }

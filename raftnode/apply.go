@@ -102,13 +102,23 @@ func (n *Node) request(ctx context.Context, ask func(patience time.Duration) raf
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return &interruption{context.Cause(ctx)}
 	}
 }
+
+// interruption is the end of a caller's context while raft had its request.
+// Whatever ended it, also that the node is being closed, says nothing of that.
+type interruption struct{ cause error }
+
+func (i *interruption) Error() string { return i.cause.Error() }
+func (i *interruption) Unwrap() error { return i.cause }
 
 // outcome translates the error of a request that changes something. All that is
 // not known to precede the entry's way to the log leaves the outcome open.
 func outcome(err error) error {
+	if interrupted, ok := errors.AsType[*interruption](err); ok {
+		return fmt.Errorf("%w: %w", ErrUnknown, interrupted)
+	}
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return standing(err)

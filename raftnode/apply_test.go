@@ -255,6 +255,7 @@ func TestOutcomes(t *testing.T) {
 		{raft.ErrAbortedByRestore, raft.ErrAbortedByRestore, false},
 		{context.Canceled, context.Canceled, false},
 		{errDisk, errDisk, false},
+		{&interruption{ErrClosed}, ErrClosed, false}, // while the entry may be on its way
 	} {
 		err := outcome(test.raft)
 		if !errors.Is(err, test.want) || errors.Is(err, ErrUnknown) == test.sure {

@@ -228,3 +228,11 @@ func TestRecoverRefuses(t *testing.T) {
 		}
 	})
 }
+
+// allHold waits until the FSM of each replica has had these commands, and no others.
+func (c *cluster) allHold(commands ...string) {
+	c.t.Helper()
+	for _, r := range c.replicas {
+		eventually(c.t, "state on "+r.name, func() bool { return r.fsm.holds(commands...) })
+	}
+}

@@ -16,6 +16,7 @@ type ask struct {
 	item  *item
 	reply func(*exchangepb.Envelope)
 	stop  func() bool // ends the watch on the caller
+	gone  bool        // the caller left while it ran
 	// Worker's clock.
 	received, deadline int64
 }
@@ -80,6 +81,7 @@ func (b *directBatch) cancel(a *ask) {
 	b.w.mu.Lock()
 	defer b.w.mu.Unlock()
 	if b.begun {
+		a.gone = true
 		return
 	}
 	a.item.cancelled, a.item.request = true, nil
@@ -132,7 +134,7 @@ func (b *directBatch) settle(j *job, r *sessionpb.Result) {
 // again has a request run by itself. It says false when that can't be.
 func (b *directBatch) again(a *ask) bool {
 	w := b.w
-	if w.closing || w.current != nil && !w.current.quiet(w.clock()) {
+	if a.gone || w.closing || w.current != nil && !w.current.quiet(w.clock()) {
 		return false
 	}
 	alone := newDirectBatch(w, b.device, b.model, b.class)

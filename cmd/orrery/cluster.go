@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,8 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 		Use: "status", Short: "Show the replicas, the leader and the startup's phase",
 		Long: `Shows the replicas, the leader and the startup's phase, as one controller sees
 them. All replicas compute a digest of what they know at the same point of the
-log: equal digests are equal states. Fails when there is no leader.
+log: equal digests are equal states. Fails when there is no leader, or when
+digests differ.
 
 With --stale the controller that is asked answers from what it knows itself: no
 leader is asked, and no digest is computed.`,
@@ -82,6 +84,9 @@ leader is asked, and no digest is computed.`,
 		}
 		if err := q.show(status, func(w io.Writer) { clusterTable(w, status) }); err != nil {
 			return err
+		}
+		if differ(status) {
+			return errors.New("replicas have come apart: those that differ from the majority will stop themselves within raft.digest_interval")
 		}
 		if status.Leader == "" && !*stale {
 			return errors.New("there is no leader: a majority of the controllers has to run and to reach each other; their logs say what they wait for")
@@ -155,6 +160,18 @@ func digests(s *controlpb.ClusterStatusResponse) string {
 		return fmt.Sprintf("equal at index %d, but %s gave none", s.DigestIndex, plural(missing, "replica"))
 	}
 	return fmt.Sprintf("all equal at index %d", s.DigestIndex)
+}
+
+// differ says whether two replicas gave different digests.
+func differ(s *controlpb.ClusterStatusResponse) bool {
+	digest := ""
+	for _, r := range s.Replicas {
+		if r.Digest != "" && digest != "" && r.Digest != digest {
+			return true
+		}
+		digest = cmp.Or(r.Digest, digest)
+	}
+	return false
 }
 
 // digestsEqual says whether all replicas gave the same digest.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -113,19 +114,15 @@ new cluster have to be started again.`,
 	}
 	replace := c.Flags().Bool("replace-cluster", false, "restore a snapshot of another cluster, which is gone for good")
 	return a.asks(c, time.Minute, func(ctx context.Context, q *query, args []string) error {
-		file, err := os.Open(args[0])
+		snapshot, err := os.ReadFile(args[0])
 		if err != nil {
 			return err
 		}
-		defer file.Close()
 		// A bad file is best refused before anybody is asked.
-		if _, err := node.InspectSnapshot(file); err != nil {
+		if _, err := node.InspectSnapshot(bytes.NewReader(snapshot)); err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		if _, err := file.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		epoch, err := q.RestoreSnapshot(ctx, file, *replace)
+		epoch, err := q.RestoreSnapshot(ctx, snapshot, *replace)
 		if err != nil {
 			return err
 		}

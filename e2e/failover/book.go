@@ -16,6 +16,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/orrery-project/orrery/e2e/bench"
 )
 
 // result is one trial, as a line of the results file. Times are milliseconds.
@@ -84,16 +86,16 @@ type part struct {
 }
 
 // refusals notes how control writes ended while there was no quorum.
-func (r *result) refusals(writes []write) {
+func (r *result) refusals(writes []bench.Write) {
 	for _, w := range writes {
 		switch {
-		case w.err == nil:
+		case w.Err == nil:
 			r.Notes = append(r.Notes, "a write was acknowledged without a quorum")
-		case timedOut(w.err):
+		case timedOut(w.Err):
 			r.Unrefused++
 		default:
 			r.Refused++
-			r.RefuseMax = max(r.RefuseMax, ms(w.took))
+			r.RefuseMax = max(r.RefuseMax, ms(w.Took))
 		}
 	}
 }
@@ -113,14 +115,9 @@ type variant struct {
 func variants(o options) []variant {
 	all := []variant{{name: "orrery", keys: o.keys}}
 	if o.baseline {
-		keys := map[string]string{
-			"raft.heartbeat_timeout": "1s", "raft.election_timeout": "1s", "raft.leader_lease": "500ms", "raft.commit_timeout": "50ms",
-		}
-		for k, value := range o.keys {
-			if _, ok := keys[k]; !ok {
-				keys[k] = value
-			}
-		}
+		keys := map[string]string{}
+		maps.Copy(keys, o.keys)
+		maps.Copy(keys, bench.LibraryTimeouts())
 		all = append(all, variant{name: "library", keys: keys})
 	}
 	return all

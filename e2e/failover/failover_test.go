@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/orrery-project/orrery/e2e/bench"
 	"github.com/orrery-project/orrery/internal/netlab"
 )
 
@@ -79,7 +80,7 @@ not a line of a log
 		t.Fatal(err)
 	}
 	var p part
-	p.read([]mark{{path, int64(len(old))}, {filepath.Join(t.TempDir(), "none"), 0}}, from)
+	p.read([]bench.Mark{{Path: path, Offset: int64(len(old))}, {Path: filepath.Join(t.TempDir(), "none")}}, from)
 	if p.Stood != 251 || p.Elected != 950 || p.Leading != 960 || p.Candidacies != 2 {
 		t.Errorf("%+v", p)
 	}

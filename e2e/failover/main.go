@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/orrery-project/orrery/e2e/bench"
 	"github.com/orrery-project/orrery/internal/netlab"
 )
 
@@ -78,15 +79,7 @@ func parse(arguments []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 1, "what random choices follow from")
 	f.DurationVar(&o.limit, "limit", 6*time.Hour, "time after which the run stops")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
-	o.keys = map[string]string{}
-	f.Func("set", "a key of the controllers' configurations, as raft.heartbeat_timeout=300ms; may be repeated", func(text string) error {
-		key, value, ok := strings.Cut(text, "=")
-		if !ok {
-			return errors.New("write it as key=value")
-		}
-		o.keys[key] = value
-		return nil
-	})
+	o.keys = bench.KeysFlag(f)
 	f.BoolVar(&o.baseline, "baseline", true, "also measure with raft's default timeouts")
 	f.BoolVar(&o.summaryOnly, "summary", false, "only print the table of the trials in the results file")
 	if err := f.Parse(arguments); err != nil {

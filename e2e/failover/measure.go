@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"github.com/orrery-project/orrery/e2e/bench"
 )
 
 const (
@@ -28,7 +30,7 @@ func measure(ctx context.Context, o options, b *book) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	fmt.Printf("failover: %s (%s), %d trials of each row, %d requests/s, seed %d, results in %s, load average %.2f\n",
-		o.binary, b.binary, o.trials, o.rate, o.seed, o.results, loadAverage())
+		o.binary, b.binary, o.trials, o.rate, o.seed, o.results, bench.LoadAverage())
 	for _, r := range o.rows {
 		for from := 1; from <= o.trials; from += block {
 			for _, v := range variants(o) {

@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"syscall"
 	"time"
 
+	"github.com/orrery-project/orrery/e2e/bench"
 	"github.com/orrery-project/orrery/e2e/failover/faultfs"
 )
 
@@ -116,12 +118,12 @@ func single(inject, heal func(*trial) error) func(context.Context, *trial) error
 // rolling restarts one controller after the other, in a random order, each once
 // the cluster is whole again.
 func rolling(ctx context.Context, t *trial) error {
-	term := t.now.term
+	term := t.now.Term
 	order := slices.Clone(t.cluster.Controllers)
 	t.random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	for _, p := range order {
 		name := p.Name
-		if t.now.leader == p.Name {
+		if t.now.Leader == p.Name {
 			name += " (leader)"
 		}
 		end, err := t.begin(name)
@@ -136,7 +138,7 @@ func rolling(ctx context.Context, t *trial) error {
 		}
 		end()
 	}
-	if t.now.term == term {
+	if t.now.Term == term {
 		return fmt.Errorf("%w: nobody else has led meanwhile", errNoBite)
 	}
 	return nil
@@ -158,10 +160,10 @@ func quorum(ctx context.Context, t *trial) error {
 	if err := errors.Join(t.leader.Kill(), follower.Kill()); err != nil {
 		return err
 	}
-	if err := pause(ctx, quorumAway); err != nil {
+	if err := bench.Pause(ctx, quorumAway); err != nil {
 		return err
 	}
-	t.result.refusals(t.writers.between(lost.Add(quorumSettled), time.Now()))
+	t.result.refusals(t.writers.Between(lost.Add(quorumSettled), time.Now()))
 	end, err := t.begin("")
 	if err != nil {
 		return err
@@ -232,19 +234,13 @@ func exitOf(err error) string {
 	return "exit status 0"
 }
 
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // randomFor makes the choices of one trial repeatable.
 func randomFor(seed uint64, what string, trial int) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, hash(fmt.Sprintf("%s %d", what, trial))))
+}
+
+func hash(text string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(text))
+	return h.Sum64()
 }

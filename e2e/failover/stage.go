@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/orrery-project/orrery/client"
+	"github.com/orrery-project/orrery/e2e/bench"
 	"github.com/orrery-project/orrery/e2e/failover/faultfs"
 	"github.com/orrery-project/orrery/internal/devcluster"
 	"github.com/orrery-project/orrery/internal/netlab"
@@ -48,7 +49,7 @@ type stage struct {
 	// disks are the data file systems of the controllers by name, if they can
 	// fail.
 	disks map[string]*faultfs.FS
-	now   view
+	now   bench.View
 }
 
 // openStage starts a cluster in the empty folder dir, which it makes and

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orrery-project/orrery/e2e/bench"
 	"github.com/orrery-project/orrery/internal/devcluster"
 )
 
@@ -46,8 +47,8 @@ type trial struct {
 	leader          *devcluster.Process
 	gone, survivors []*devcluster.Process
 	load            *load
-	writers         *writers
-	stalls          *stalls
+	writers         *bench.Writers
+	stalls          *bench.Stalls
 	spans           []span
 	result          *result
 }
@@ -62,16 +63,16 @@ type span struct {
 // Invalid; the error is what makes going on useless. The stage can be used again
 // when the result is Whole.
 func runTrial(ctx context.Context, o options, s *stage, r row, random *rand.Rand, result *result) error {
-	t := &trial{stage: s, row: r, random: random, result: result, stalls: watchStalls()}
-	defer t.stalls.end()
-	result.Load1 = loadAverage()
+	t := &trial{stage: s, row: r, random: random, result: result, stalls: bench.WatchStalls()}
+	defer t.stalls.End()
+	result.Load1 = bench.LoadAverage()
 	err := t.prepare(ctx, o)
 	if err == nil {
 		err = r.course(ctx, t)
 	}
 	if err == nil {
 		result.Whole = true
-		err = pause(ctx, steadySpan)
+		err = bench.Pause(ctx, steadySpan)
 	}
 	t.finish()
 	if ctx.Err() != nil {
@@ -93,7 +94,7 @@ func (t *trial) prepare(ctx context.Context, o options) error {
 	if err := t.awaitWhole(ctx); err != nil {
 		return err
 	}
-	t.leader, t.survivors = t.controller(t.now.leader)
+	t.leader, t.survivors = t.controller(t.now.Leader)
 	t.random.Shuffle(len(t.survivors), func(i, j int) { t.survivors[i], t.survivors[j] = t.survivors[j], t.survivors[i] })
 	t.gone = []*devcluster.Process{t.leader}
 	for len(t.gone) < t.row.away {
@@ -111,22 +112,22 @@ func (t *trial) prepare(ctx context.Context, o options) error {
 	if t.writers, err = startWriters(t.row.patience, at); err != nil {
 		return err
 	}
-	term := t.now.term
+	term := t.now.Term
 	if err := t.awaitReal(ctx); err != nil {
 		return err
 	}
-	if v, err := t.whole(ctx); err != nil || v.leader != t.leader.Name || v.term != term {
+	if v, err := bench.Whole(ctx, t.cluster); err != nil || v.Leader != t.leader.Name || v.Term != term {
 		return fmt.Errorf("%s lost the leadership before the fault (%v, %w)", t.leader.Name, v, err)
 	}
-	return pause(ctx, time.Duration(t.random.Float64()*float64(phaseSpread)))
+	return bench.Pause(ctx, time.Duration(t.random.Float64()*float64(phaseSpread)))
 }
 
 // entries are two at each survivor. Where none survives, clients that know all
 // begin at one each.
-func (t *trial) entries() (all []entry, err error) {
+func (t *trial) entries() (all []bench.Entry, err error) {
 	if t.row.everywhere {
 		for i := range t.cluster.Controllers {
-			e, err := streamed(append(slices.Clone(t.cluster.Controllers[i:]), t.cluster.Controllers[:i]...)...)
+			e, err := bench.Streamed(append(slices.Clone(t.cluster.Controllers[i:]), t.cluster.Controllers[:i]...)...)
 			if err != nil {
 				return nil, err
 			}
@@ -135,11 +136,11 @@ func (t *trial) entries() (all []entry, err error) {
 		return all, nil
 	}
 	for _, p := range t.survivors {
-		u, err := unary(p)
+		u, err := bench.Unary(p)
 		if err != nil {
 			return nil, err
 		}
-		s, err := streamed(p)
+		s, err := bench.Streamed(p)
 		if err != nil {
 			return nil, err
 		}
@@ -153,10 +154,10 @@ func (t *trial) entries() (all []entry, err error) {
 func (t *trial) awaitReal(ctx context.Context) error {
 	for began := time.Now(); ; {
 		since := time.Now()
-		if err := pause(ctx, warmUp); err != nil {
+		if err := bench.Pause(ctx, warmUp); err != nil {
 			return err
 		}
-		share, acks := t.load.share(since), t.writers.acknowledged(since, since)
+		share, acks := t.load.share(since), t.writers.Acknowledged(since, since)
 		if share >= realShare && acks >= steadyAcks {
 			return nil
 		}
@@ -169,20 +170,20 @@ func (t *trial) awaitReal(ctx context.Context) error {
 
 // begin begins a step of the fault, which end ends.
 func (t *trial) begin(name string) (end func(), err error) {
-	marks, err := markLogs(t.survivors)
+	marks, err := bench.MarkLogs(t.survivors)
 	if t.row.everywhere {
-		marks, err = markLogs(t.cluster.Controllers)
+		marks, err = bench.MarkLogs(t.cluster.Controllers)
 	}
 	if err != nil {
 		return nil, err
 	}
-	before := readCPU()
-	t.stalls.reset()
+	before := bench.ReadCPU()
+	t.stalls.Reset()
 	from := time.Now()
 	return func() {
 		to := time.Now()
-		p := part{Name: name, Stall: ms(t.stalls.longest())}
-		p.Idle, p.Stolen = readCPU().since(before)
+		p := part{Name: name, Stall: ms(t.stalls.Longest())}
+		p.Idle, p.Stolen = bench.ReadCPU().Since(before)
 		p.read(marks, from)
 		t.spans = append(t.spans, span{from: from, to: to, part: p})
 	}, nil
@@ -195,26 +196,26 @@ func (t *trial) awaitSuccession(ctx context.Context) error {
 	since := time.Now()
 	var newTerm time.Time
 	for time.Since(since) < recovery {
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := bench.Pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 		recent := time.Now().Add(-steadySpan)
 		switch {
 		case newTerm.IsZero():
-			if t.writers.acknowledged(since, recent) > 0 && t.termRose(ctx) {
+			if t.writers.Acknowledged(since, recent) > 0 && t.termRose(ctx) {
 				newTerm = time.Now()
 			}
-		case t.writers.everywhere(newTerm, recent) >= steadyAcks:
+		case t.writers.Everywhere(newTerm, recent) >= steadyAcks:
 			t.result.Recovered = true
-			return pause(ctx, linger)
+			return bench.Pause(ctx, linger)
 		}
 	}
-	if t.writers.acknowledged(since, time.Now().Add(-steadySpan)) < steadyAcks {
+	if t.writers.Acknowledged(since, time.Now().Add(-steadySpan)) < steadyAcks {
 		t.note("no write was acknowledged within %v", recovery)
 		return nil
 	}
 	if newTerm.IsZero() {
-		return fmt.Errorf("%w: %v later the term is still %v, and writes go on", errNoBite, recovery, t.now.term)
+		return fmt.Errorf("%w: %v later the term is still %v, and writes go on", errNoBite, recovery, t.now.Term)
 	}
 	t.note("writes did not go on at every survivor within %v", recovery)
 	return nil
@@ -223,7 +224,7 @@ func (t *trial) awaitSuccession(ctx context.Context) error {
 // termRose asks the survivors.
 func (t *trial) termRose(ctx context.Context) bool {
 	for _, p := range t.survivors {
-		if m, err := metrics(ctx, p); err == nil && m["orrery_raft_term"] > t.now.term {
+		if m, err := bench.Metrics(ctx, p); err == nil && m["orrery_raft_term"] > t.now.Term {
 			return true
 		}
 	}
@@ -236,13 +237,13 @@ func (t *trial) note(format string, args ...any) {
 
 // finish ends the load and works the figures out.
 func (t *trial) finish() {
-	var outcomes []outcome
-	var writes []write
+	var outcomes []bench.Outcome
+	var writes []bench.Write
 	if t.load != nil {
 		outcomes = t.load.end()
 	}
 	if t.writers != nil {
-		writes = t.writers.end()
+		writes = t.writers.End()
 	}
 	if len(t.spans) == 0 {
 		return
@@ -251,12 +252,12 @@ func (t *trial) finish() {
 	t.tellRequests(outcomes)
 }
 
-func (t *trial) tellWrites(writes []write) {
+func (t *trial) tellWrites(writes []bench.Write) {
 	all, each := []time.Time{}, map[string][]time.Time{}
 	for _, w := range writes {
-		if w.err == nil {
-			all = append(all, w.done())
-			each[w.at] = append(each[w.at], w.done())
+		if w.Err == nil {
+			all = append(all, w.Done())
+			each[w.At] = append(each[w.At], w.Done())
 		}
 	}
 	r := t.result
@@ -279,7 +280,7 @@ func (t *trial) tellWrites(writes []write) {
 // keptErrors is how many kinds of errors a result tells.
 const keptErrors = 5
 
-func (t *trial) tellRequests(outcomes []outcome) {
+func (t *trial) tellRequests(outcomes []bench.Outcome) {
 	r := t.result
 	var answers []time.Time
 	var before []time.Duration
@@ -289,25 +290,25 @@ func (t *trial) tellRequests(outcomes []outcome) {
 	}
 	for _, o := range outcomes {
 		r.Sent++
-		r.LatencyMax = max(r.LatencyMax, ms(o.took))
+		r.LatencyMax = max(r.LatencyMax, ms(o.Took))
 		switch {
-		case o.err == nil:
-			answers = append(answers, o.done())
-			if o.degraded {
+		case o.Err == nil:
+			answers = append(answers, o.Done())
+			if o.Degraded {
 				r.Degraded++
 			}
-			if o.done().Before(first) {
-				before = append(before, o.took)
+			if o.Done().Before(first) {
+				before = append(before, o.Took)
 			}
 			continue
-		case errors.Is(o.err, errWrong):
+		case errors.Is(o.Err, bench.ErrWrong):
 			r.Wrong++
 		default:
 			r.Failed++
 		}
 		if len(r.Errors) < keptErrors {
 			r.Errors = append(r.Errors, fmt.Sprintf("sent %.0f ms after the fault, %s, after %.0f ms: %v",
-				ms(o.sent.Sub(first)), o.entry, ms(o.took), o.err))
+				ms(o.Sent.Sub(first)), o.Entry, ms(o.Took), o.Err))
 		}
 	}
 	longest, _ := gap(answers, first, last, false)

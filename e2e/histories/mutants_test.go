@@ -72,7 +72,7 @@ func mutants() []mutant {
 		{
 			name:     "a leader does not make sure that it still leads",
 			file:     "controller/read.go",
-			old:      "return answer, t.verification.run(ctx, t.c.options.Consensus.VerifyLeader)",
+			old:      "return answer, t.verify(ctx)",
 			new:      "return answer, nil",
 			longOnly: true,
 			habits:   patient,

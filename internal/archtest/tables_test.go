@@ -36,7 +36,8 @@ func layers() []row {
 			"workerd/...", "proto/...", "internal/...")}, // all but cmd, client and e2e
 		{of: list("cmd/..."), may: list("node", "client", "configs", "scheduler/sim", "models", "proto/...", "internal/...")},
 		{of: list("e2e/..."), may: list("client", "models", "proto/...", "internal/...")},
-		{of: list("e2e/failover/..."), may: list("e2e/failover/...", "client", "models", "proto/...", "internal/...")},
+		{of: list("e2e/failover/..."), may: list("e2e/failover/...", "e2e/bench", "client", "models", "proto/...", "internal/...")},
+		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }
 

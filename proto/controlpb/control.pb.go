@@ -1835,9 +1835,11 @@ func (x *SaveSnapshotRequest) GetStale() bool {
 type SnapshotChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	// In the first chunk of a restore: the snapshot may be another cluster's,
-	// which is gone for good, and which this one replaces.
-	ReplaceCluster bool `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
+	// The rest is of the first chunk of a restore. The snapshot may be another
+	// cluster's, which is gone for good, and which this one replaces.
+	ReplaceCluster bool   `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
+	RequestId      string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestedAgoNs int64  `protobuf:"varint,4,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1884,6 +1886,20 @@ func (x *SnapshotChunk) GetReplaceCluster() bool {
 		return x.ReplaceCluster
 	}
 	return false
+}
+
+func (x *SnapshotChunk) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SnapshotChunk) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
 }
 
 type RestoreSnapshotResponse struct {
@@ -2185,10 +2201,13 @@ const file_control_proto_rawDesc = "" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
 	"\x13SaveSnapshotRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"L\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\x95\x01\n" +
 	"\rSnapshotChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12'\n" +
-	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\"/\n" +
+	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12(\n" +
+	"\x10requested_ago_ns\x18\x04 \x01(\x03R\x0erequestedAgoNs\"/\n" +
 	"\x17RestoreSnapshotResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\xa9\x02\n" +
 	"\x0fSnapshotSummary\x12\x16\n" +

@@ -1519,6 +1519,7 @@ type Command struct {
 	//	*Command_RaiseEpoch
 	//	*Command_RaiseVersion
 	//	*Command_CheckDigest
+	//	*Command_RestoreState
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1715,6 +1716,15 @@ func (x *Command) GetCheckDigest() *CheckDigest {
 	return nil
 }
 
+func (x *Command) GetRestoreState() *RestoreState {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RestoreState); ok {
+			return x.RestoreState
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1776,6 +1786,10 @@ type Command_CheckDigest struct {
 	CheckDigest *CheckDigest `protobuf:"bytes,23,opt,name=check_digest,json=checkDigest,proto3,oneof"`
 }
 
+type Command_RestoreState struct {
+	RestoreState *RestoreState `protobuf:"bytes,24,opt,name=restore_state,json=restoreState,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_RegisterWorker) isCommand_Body() {}
@@ -1803,6 +1817,8 @@ func (*Command_RaiseEpoch) isCommand_Body() {}
 func (*Command_RaiseVersion) isCommand_Body() {}
 
 func (*Command_CheckDigest) isCommand_Body() {}
+
+func (*Command_RestoreState) isCommand_Body() {}
 
 // InitCluster names the cluster. Only the first one has an effect.
 type InitCluster struct {
@@ -2623,6 +2639,62 @@ func (x *CheckDigest) GetDigest() string {
 	return ""
 }
 
+// RestoreState replaces the state by a snapshot's, made to follow on the present
+// one. It is a command like others, so all replicas do it at one index.
+type RestoreState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As SaveSnapshot gives it.
+	Snapshot []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The snapshot may be another cluster's, which is gone for good.
+	ReplaceCluster bool `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RestoreState) Reset() {
+	*x = RestoreState{}
+	mi := &file_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreState) ProtoMessage() {}
+
+func (x *RestoreState) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreState.ProtoReflect.Descriptor instead.
+func (*RestoreState) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RestoreState) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *RestoreState) GetReplaceCluster() bool {
+	if x != nil {
+		return x.ReplaceCluster
+	}
+	return false
+}
+
 type Result struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason Reason                 `protobuf:"varint,1,opt,name=reason,proto3,enum=orrery.log.v1.Reason" json:"reason,omitempty"`
@@ -2640,7 +2712,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2724,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2737,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{30}
+	return file_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Result) GetReason() Reason {
@@ -2715,7 +2787,7 @@ type Remembered struct {
 
 func (x *Remembered) Reset() {
 	*x = Remembered{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2799,7 @@ func (x *Remembered) String() string {
 func (*Remembered) ProtoMessage() {}
 
 func (x *Remembered) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2812,7 @@ func (x *Remembered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remembered.ProtoReflect.Descriptor instead.
 func (*Remembered) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{31}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Remembered) GetRequestId() string {
@@ -2776,7 +2848,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2860,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2873,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{32}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2852,7 +2924,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2936,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2949,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{33}
+	return file_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *State) GetHeader() *SnapshotHeader {
@@ -3054,7 +3126,7 @@ const file_log_proto_rawDesc = "" +
 	"\x13weights_load_p50_ns\x18\x02 \x01(\x03R\x10weightsLoadP50Ns\x12-\n" +
 	"\x13weights_load_p99_ns\x18\x03 \x01(\x03R\x10weightsLoadP99Ns\x125\n" +
 	"\texecution\x18\x04 \x03(\v2\x17.orrery.log.v1.RowsTimeR\texecution\x12/\n" +
-	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\xbe\b\n" +
+	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\x82\t\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -3078,7 +3150,8 @@ const file_log_proto_rawDesc = "" +
 	"\vraise_epoch\x18\x15 \x01(\v2\x19.orrery.log.v1.RaiseEpochH\x00R\n" +
 	"raiseEpoch\x12B\n" +
 	"\rraise_version\x18\x16 \x01(\v2\x1b.orrery.log.v1.RaiseVersionH\x00R\fraiseVersion\x12?\n" +
-	"\fcheck_digest\x18\x17 \x01(\v2\x1a.orrery.log.v1.CheckDigestH\x00R\vcheckDigestB\x06\n" +
+	"\fcheck_digest\x18\x17 \x01(\v2\x1a.orrery.log.v1.CheckDigestH\x00R\vcheckDigest\x12B\n" +
+	"\rrestore_state\x18\x18 \x01(\v2\x1b.orrery.log.v1.RestoreStateH\x00R\frestoreStateB\x06\n" +
 	"\x04body\"a\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3129,7 +3202,10 @@ const file_log_proto_rawDesc = "" +
 	"\x02to\x18\x01 \x01(\rR\x02to\";\n" +
 	"\vCheckDigest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x9c\x01\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"S\n" +
+	"\fRestoreState\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12'\n" +
+	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\"\x9c\x01\n" +
 	"\x06Result\x12-\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x15.orrery.log.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1b\n" +
@@ -3204,7 +3280,7 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_log_proto_goTypes = []any{
 	(Phase)(0),              // 0: orrery.log.v1.Phase
 	(WorkerKind)(0),         // 1: orrery.log.v1.WorkerKind
@@ -3242,10 +3318,11 @@ var file_log_proto_goTypes = []any{
 	(*RaiseEpoch)(nil),      // 33: orrery.log.v1.RaiseEpoch
 	(*RaiseVersion)(nil),    // 34: orrery.log.v1.RaiseVersion
 	(*CheckDigest)(nil),     // 35: orrery.log.v1.CheckDigest
-	(*Result)(nil),          // 36: orrery.log.v1.Result
-	(*Remembered)(nil),      // 37: orrery.log.v1.Remembered
-	(*SnapshotHeader)(nil),  // 38: orrery.log.v1.SnapshotHeader
-	(*State)(nil),           // 39: orrery.log.v1.State
+	(*RestoreState)(nil),    // 36: orrery.log.v1.RestoreState
+	(*Result)(nil),          // 37: orrery.log.v1.Result
+	(*Remembered)(nil),      // 38: orrery.log.v1.Remembered
+	(*SnapshotHeader)(nil),  // 39: orrery.log.v1.SnapshotHeader
+	(*State)(nil),           // 40: orrery.log.v1.State
 }
 var file_log_proto_depIdxs = []int32{
 	0,  // 0: orrery.log.v1.Cluster.phase:type_name -> orrery.log.v1.Phase
@@ -3278,31 +3355,32 @@ var file_log_proto_depIdxs = []int32{
 	33, // 27: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
 	34, // 28: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
 	35, // 29: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
-	7,  // 30: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
-	11, // 31: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
-	2,  // 32: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
-	8,  // 33: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
-	16, // 34: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
-	14, // 35: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
-	27, // 36: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
-	19, // 37: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
-	0,  // 38: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
-	0,  // 39: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
-	7,  // 40: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
-	4,  // 41: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
-	36, // 42: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
-	38, // 43: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
-	6,  // 44: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
-	11, // 45: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
-	15, // 46: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
-	16, // 47: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
-	19, // 48: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
-	37, // 49: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	36, // 30: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
+	7,  // 31: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
+	11, // 32: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
+	2,  // 33: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
+	8,  // 34: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
+	16, // 35: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
+	14, // 36: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
+	27, // 37: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
+	19, // 38: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
+	0,  // 39: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
+	0,  // 40: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
+	7,  // 41: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
+	4,  // 42: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
+	37, // 43: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
+	39, // 44: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
+	6,  // 45: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
+	11, // 46: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
+	15, // 47: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
+	16, // 48: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
+	19, // 49: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
+	38, // 50: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -3325,6 +3403,7 @@ func file_log_proto_init() {
 		(*Command_RaiseEpoch)(nil),
 		(*Command_RaiseVersion)(nil),
 		(*Command_CheckDigest)(nil),
+		(*Command_RestoreState)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3332,7 +3411,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

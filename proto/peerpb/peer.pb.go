@@ -200,7 +200,9 @@ type JoinRequest struct {
 	// How far the caller has got.
 	AppliedIndex uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// The caller has a configuration: when it is no member, it was removed.
-	Formed        bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
+	Formed bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
+	// The newest command schema that the caller can apply.
+	SchemaVersion uint32 `protobuf:"varint,5,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +263,13 @@ func (x *JoinRequest) GetFormed() bool {
 		return x.Formed
 	}
 	return false
+}
+
+func (x *JoinRequest) GetSchemaVersion() uint32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
 }
 
 type JoinResponse struct {
@@ -722,10 +731,11 @@ func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
 
 type ReadIndexResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The state is current when it is of this epoch and has applied this
-	// command, or of a later epoch.
-	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// A state is current when it has applied this command.
+	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The log is committed up to here: the reader has to know of that too, for
+	// the members are in entries that are no commands.
+	CommitIndex   uint64 `protobuf:"varint,2,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,16 +770,16 @@ func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *ReadIndexResponse) GetEpoch() uint64 {
+func (x *ReadIndexResponse) GetIndex() uint64 {
 	if x != nil {
-		return x.Epoch
+		return x.Index
 	}
 	return 0
 }
 
-func (x *ReadIndexResponse) GetIndex() uint64 {
+func (x *ReadIndexResponse) GetCommitIndex() uint64 {
 	if x != nil {
-		return x.Index
+		return x.CommitIndex
 	}
 	return 0
 }
@@ -935,104 +945,6 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
-type RestoreRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// A snapshot as `SaveSnapshot` gives it.
-	Snapshot       []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	ReplaceCluster bool   `protobuf:"varint,2,opt,name=replace_cluster,json=replaceCluster,proto3" json:"replace_cluster,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *RestoreRequest) Reset() {
-	*x = RestoreRequest{}
-	mi := &file_peer_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RestoreRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RestoreRequest) ProtoMessage() {}
-
-func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
-func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *RestoreRequest) GetSnapshot() []byte {
-	if x != nil {
-		return x.Snapshot
-	}
-	return nil
-}
-
-func (x *RestoreRequest) GetReplaceCluster() bool {
-	if x != nil {
-		return x.ReplaceCluster
-	}
-	return false
-}
-
-type RestoreResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The epoch that began with the restored state.
-	Epoch         uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RestoreResponse) Reset() {
-	*x = RestoreResponse{}
-	mi := &file_peer_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RestoreResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RestoreResponse) ProtoMessage() {}
-
-func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
-func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *RestoreResponse) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1055,13 +967,14 @@ const file_peer_proto_rawDesc = "" +
 	"cluster_id\x18\n" +
 	" \x01(\tR\tclusterId\x12\x1d\n" +
 	"\n" +
-	"lost_state\x18\v \x01(\bR\tlostState\"\x8c\x01\n" +
+	"lost_state\x18\v \x01(\bR\tlostState\"\xb3\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x16\n" +
-	"\x06formed\x18\x04 \x01(\bR\x06formed\"$\n" +
+	"\x06formed\x18\x04 \x01(\bR\x06formed\x12%\n" +
+	"\x0eschema_version\x18\x05 \x01(\rR\rschemaVersion\"$\n" +
 	"\fJoinResponse\x12\x14\n" +
 	"\x05voter\x18\x01 \x01(\bR\x05voter\"*\n" +
 	"\x0eProposeRequest\x12\x18\n" +
@@ -1083,10 +996,10 @@ const file_peer_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\"\x12\n" +
-	"\x10ReadIndexRequest\"?\n" +
+	"\x10ReadIndexRequest\"L\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\".\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12!\n" +
+	"\fcommit_index\x18\x02 \x01(\x04R\vcommitIndex\".\n" +
 	"\rRemoveRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x10\n" +
@@ -1094,12 +1007,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x12\n" +
-	"\x10TransferResponse\"U\n" +
-	"\x0eRestoreRequest\x12\x1a\n" +
-	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12'\n" +
-	"\x0freplace_cluster\x18\x02 \x01(\bR\x0ereplaceCluster\"'\n" +
-	"\x0fRestoreResponse\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch2\x86\x06\n" +
+	"\x10TransferResponse2\xb8\x05\n" +
 	"\x04Peer\x12O\n" +
 	"\bIdentify\x12\x1f.orrery.peer.v1.IdentifyRequest\x1a .orrery.peer.v1.IdentifyResponse\"\x00\x12C\n" +
 	"\x04Join\x12\x1b.orrery.peer.v1.JoinRequest\x1a\x1c.orrery.peer.v1.JoinResponse\"\x00\x12L\n" +
@@ -1109,8 +1017,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x06Digest\x12\x1d.orrery.peer.v1.DigestRequest\x1a\x1e.orrery.peer.v1.DigestResponse\"\x00\x12R\n" +
 	"\tReadIndex\x12 .orrery.peer.v1.ReadIndexRequest\x1a!.orrery.peer.v1.ReadIndexResponse\"\x00\x12I\n" +
 	"\x06Remove\x12\x1d.orrery.peer.v1.RemoveRequest\x1a\x1e.orrery.peer.v1.RemoveResponse\"\x00\x12O\n" +
-	"\bTransfer\x12\x1f.orrery.peer.v1.TransferRequest\x1a .orrery.peer.v1.TransferResponse\"\x00\x12L\n" +
-	"\aRestore\x12\x1e.orrery.peer.v1.RestoreRequest\x1a\x1f.orrery.peer.v1.RestoreResponse\"\x00B/Z-github.com/orrery-project/orrery/proto/peerpbb\x06proto3"
+	"\bTransfer\x12\x1f.orrery.peer.v1.TransferRequest\x1a .orrery.peer.v1.TransferResponse\"\x00B/Z-github.com/orrery-project/orrery/proto/peerpbb\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -1124,7 +1031,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_peer_proto_goTypes = []any{
 	(*IdentifyRequest)(nil),         // 0: orrery.peer.v1.IdentifyRequest
 	(*IdentifyResponse)(nil),        // 1: orrery.peer.v1.IdentifyResponse
@@ -1144,18 +1051,16 @@ var file_peer_proto_goTypes = []any{
 	(*RemoveResponse)(nil),          // 15: orrery.peer.v1.RemoveResponse
 	(*TransferRequest)(nil),         // 16: orrery.peer.v1.TransferRequest
 	(*TransferResponse)(nil),        // 17: orrery.peer.v1.TransferResponse
-	(*RestoreRequest)(nil),          // 18: orrery.peer.v1.RestoreRequest
-	(*RestoreResponse)(nil),         // 19: orrery.peer.v1.RestoreResponse
-	(*logpb.Result)(nil),            // 20: orrery.log.v1.Result
-	(*logpb.Model)(nil),             // 21: orrery.log.v1.Model
-	(*controlpb.WorkerLive)(nil),    // 22: orrery.control.v1.WorkerLive
-	(*controlpb.StartupStatus)(nil), // 23: orrery.control.v1.StartupStatus
+	(*logpb.Result)(nil),            // 18: orrery.log.v1.Result
+	(*logpb.Model)(nil),             // 19: orrery.log.v1.Model
+	(*controlpb.WorkerLive)(nil),    // 20: orrery.control.v1.WorkerLive
+	(*controlpb.StartupStatus)(nil), // 21: orrery.control.v1.StartupStatus
 }
 var file_peer_proto_depIdxs = []int32{
-	20, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
-	21, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
-	22, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
-	23, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
+	18, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
+	19, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
+	20, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
+	21, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
 	0,  // 4: orrery.peer.v1.Peer.Identify:input_type -> orrery.peer.v1.IdentifyRequest
 	2,  // 5: orrery.peer.v1.Peer.Join:input_type -> orrery.peer.v1.JoinRequest
 	4,  // 6: orrery.peer.v1.Peer.Propose:input_type -> orrery.peer.v1.ProposeRequest
@@ -1165,19 +1070,17 @@ var file_peer_proto_depIdxs = []int32{
 	12, // 10: orrery.peer.v1.Peer.ReadIndex:input_type -> orrery.peer.v1.ReadIndexRequest
 	14, // 11: orrery.peer.v1.Peer.Remove:input_type -> orrery.peer.v1.RemoveRequest
 	16, // 12: orrery.peer.v1.Peer.Transfer:input_type -> orrery.peer.v1.TransferRequest
-	18, // 13: orrery.peer.v1.Peer.Restore:input_type -> orrery.peer.v1.RestoreRequest
-	1,  // 14: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
-	3,  // 15: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
-	5,  // 16: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
-	7,  // 17: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
-	9,  // 18: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
-	11, // 19: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
-	13, // 20: orrery.peer.v1.Peer.ReadIndex:output_type -> orrery.peer.v1.ReadIndexResponse
-	15, // 21: orrery.peer.v1.Peer.Remove:output_type -> orrery.peer.v1.RemoveResponse
-	17, // 22: orrery.peer.v1.Peer.Transfer:output_type -> orrery.peer.v1.TransferResponse
-	19, // 23: orrery.peer.v1.Peer.Restore:output_type -> orrery.peer.v1.RestoreResponse
-	14, // [14:24] is the sub-list for method output_type
-	4,  // [4:14] is the sub-list for method input_type
+	1,  // 13: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
+	3,  // 14: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
+	5,  // 15: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
+	7,  // 16: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
+	9,  // 17: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
+	11, // 18: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
+	13, // 19: orrery.peer.v1.Peer.ReadIndex:output_type -> orrery.peer.v1.ReadIndexResponse
+	15, // 20: orrery.peer.v1.Peer.Remove:output_type -> orrery.peer.v1.RemoveResponse
+	17, // 21: orrery.peer.v1.Peer.Transfer:output_type -> orrery.peer.v1.TransferResponse
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1194,7 +1097,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,7 +31,6 @@ const (
 	Peer_ReadIndex_FullMethodName = "/orrery.peer.v1.Peer/ReadIndex"
 	Peer_Remove_FullMethodName    = "/orrery.peer.v1.Peer/Remove"
 	Peer_Transfer_FullMethodName  = "/orrery.peer.v1.Peer/Transfer"
-	Peer_Restore_FullMethodName   = "/orrery.peer.v1.Peer/Restore"
 )
 
 // PeerClient is the client API for Peer service.
@@ -60,8 +59,6 @@ type PeerClient interface {
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	// Transfer asks the leader to hand the leadership over.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
-	// Restore asks the leader to replace the cluster's state by a snapshot's.
-	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error)
 }
 
 type peerClient struct {
@@ -162,16 +159,6 @@ func (c *peerClient) Transfer(ctx context.Context, in *TransferRequest, opts ...
 	return out, nil
 }
 
-func (c *peerClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RestoreResponse)
-	err := c.cc.Invoke(ctx, Peer_Restore_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -198,8 +185,6 @@ type PeerServer interface {
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	// Transfer asks the leader to hand the leadership over.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
-	// Restore asks the leader to replace the cluster's state by a snapshot's.
-	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -236,9 +221,6 @@ func (UnimplementedPeerServer) Remove(context.Context, *RemoveRequest) (*RemoveR
 }
 func (UnimplementedPeerServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
-}
-func (UnimplementedPeerServer) Restore(context.Context, *RestoreRequest) (*RestoreResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -423,24 +405,6 @@ func _Peer_Transfer_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Peer_Restore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RestoreRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PeerServer).Restore(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Peer_Restore_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeerServer).Restore(ctx, req.(*RestoreRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -483,10 +447,6 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _Peer_Transfer_Handler,
-		},
-		{
-			MethodName: "Restore",
-			Handler:    _Peer_Restore_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -48,13 +48,16 @@ func (r *ring) close() error {
 }
 
 // call tries one controller after the other until one has answered, or ctx
-// ends. try must be harmless to repeat.
+// ends, or all have said that there is no leader to change or tell anything:
+// each has waited for one itself. (Inference may wait for longer than they.) try
+// must be harmless to repeat.
 func (r *ring) call(ctx context.Context, limit time.Duration, try func(context.Context, *rpc.Conn) error) error {
 	if len(r.conns) == 0 {
 		return errs.New(errs.Invalid, "the client has no %s address of any controller; give it one", r.listener)
 	}
 	since := time.Now()
 	var last error
+	leaderless := 0 // in a row
 	for tries := 1; ; tries++ {
 		at := r.at.Load()
 		err := once(ctx, limit, r.conns[at], try)
@@ -67,6 +70,12 @@ func (r *ring) call(ctx context.Context, limit time.Duration, try func(context.C
 			return ended(ctx, since, true, last)
 		case !ok:
 			return err
+		case r.listener != "control" || !errors.Is(e.cause, errs.NoLeader):
+			leaderless = 0
+		case leaderless+1 == len(r.conns):
+			return e.cause
+		default:
+			leaderless++
 		}
 		last = fmt.Errorf("%s: %w", r.addresses[at], e.cause)
 		r.at.CompareAndSwap(at, (at+1)%int64(len(r.conns)))

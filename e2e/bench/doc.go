@@ -24,9 +24,12 @@ func Pause(ctx context.Context, d time.Duration) error {
 }
 
 // LibraryTimeouts are raft's defaults, as keys of a controller's configuration.
+// But the lease, 500 ms there, is as long as the other timeouts: a follower that
+// loses its connection to the leader would wait no longer than that, which the
+// library does not do.
 func LibraryTimeouts() map[string]string {
 	return map[string]string{
-		"raft.heartbeat_timeout": "1s", "raft.election_timeout": "1s", "raft.leader_lease": "500ms", "raft.commit_timeout": "50ms",
+		"raft.heartbeat_timeout": "1s", "raft.election_timeout": "1s", "raft.leader_lease": "1s", "raft.commit_timeout": "50ms",
 	}
 }
 

@@ -11,6 +11,9 @@
 //	degraded     serving while there is no leader; outage: one time of that
 //	formation    how an empty replica finds or founds its cluster
 //	term         all that only a leader does, from its barrier to its end
+//	upkeep       the cluster's version, and the comparison of all states
+//	read         what control calls may show, and how current it is
+//	replicas     who belongs to the cluster; snapshots: its state, saved and restored
 //	dispatcher   the scheduler and the requests and actions in its hands
 //	coordinator  wanted against actual: registry, loads, profiles, startup
 //	session      a leader's connection to one worker

@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/internal/testnet"
 	"github.com/orrery-project/orrery/proto/exchangepb"

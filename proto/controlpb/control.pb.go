@@ -227,8 +227,10 @@ type ModelStatus struct {
 	// By device kind.
 	Profiles []*logpb.Profile `protobuf:"bytes,3,rep,name=profiles,proto3" json:"profiles,omitempty"`
 	// Empty when it can be served; else why it can't, and what would help.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Advice        string `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Advice string `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
+	// The same for a program: the reason that a request for it is refused with.
+	Code          string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +296,13 @@ func (x *ModelStatus) GetReason() string {
 func (x *ModelStatus) GetAdvice() string {
 	if x != nil {
 		return x.Advice
+	}
+	return ""
+}
+
+func (x *ModelStatus) GetCode() string {
+	if x != nil {
+		return x.Code
 	}
 	return ""
 }
@@ -582,7 +591,20 @@ type WorkerLive struct {
 	FreePages          uint64 `protobuf:"varint,8,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
 	Pages              uint64 `protobuf:"varint,9,opt,name=pages,proto3" json:"pages,omitempty"`
 	// Why it is not connected.
-	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	// Above 0: it is in quarantine for so long, and why.
+	QuarantinedNs    int64  `protobuf:"varint,11,opt,name=quarantined_ns,json=quarantinedNs,proto3" json:"quarantined_ns,omitempty"`
+	QuarantineReason string `protobuf:"bytes,12,opt,name=quarantine_reason,json=quarantineReason,proto3" json:"quarantine_reason,omitempty"`
+	// It was let back in on trial.
+	OnTrial bool          `protobuf:"varint,13,opt,name=on_trial,json=onTrial,proto3" json:"on_trial,omitempty"`
+	Devices []*DeviceLive `protobuf:"bytes,14,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Differences between what the leader believed and what the worker reported,
+	// since it was connected.
+	Repairs uint64 `protobuf:"varint,15,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	// Another worker that has this one's name, and was refused.
+	Twin string `protobuf:"bytes,16,opt,name=twin,proto3" json:"twin,omitempty"`
+	// It says that it is about to end.
+	Leaving       bool `protobuf:"varint,17,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +709,158 @@ func (x *WorkerLive) GetError() string {
 	return ""
 }
 
+func (x *WorkerLive) GetQuarantinedNs() int64 {
+	if x != nil {
+		return x.QuarantinedNs
+	}
+	return 0
+}
+
+func (x *WorkerLive) GetQuarantineReason() string {
+	if x != nil {
+		return x.QuarantineReason
+	}
+	return ""
+}
+
+func (x *WorkerLive) GetOnTrial() bool {
+	if x != nil {
+		return x.OnTrial
+	}
+	return false
+}
+
+func (x *WorkerLive) GetDevices() []*DeviceLive {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *WorkerLive) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
+func (x *WorkerLive) GetTwin() string {
+	if x != nil {
+		return x.Twin
+	}
+	return ""
+}
+
+func (x *WorkerLive) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+// DeviceLive is what the leader knows of a device right now.
+type DeviceLive struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Index     uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Kind      string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Queued    uint32                 `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
+	FreePages uint32                 `protobuf:"varint,4,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	Pages     uint32                 `protobuf:"varint,5,opt,name=pages,proto3" json:"pages,omitempty"`
+	// The model that runs, and for how long; empty: none.
+	Executing   string `protobuf:"bytes,6,opt,name=executing,proto3" json:"executing,omitempty"`
+	ExecutingNs int64  `protobuf:"varint,7,opt,name=executing_ns,json=executingNs,proto3" json:"executing_ns,omitempty"`
+	// Models whose weights are there, by name.
+	Resident      []string `protobuf:"bytes,8,rep,name=resident,proto3" json:"resident,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceLive) Reset() {
+	*x = DeviceLive{}
+	mi := &file_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceLive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceLive) ProtoMessage() {}
+
+func (x *DeviceLive) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceLive.ProtoReflect.Descriptor instead.
+func (*DeviceLive) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeviceLive) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DeviceLive) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DeviceLive) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *DeviceLive) GetFreePages() uint32 {
+	if x != nil {
+		return x.FreePages
+	}
+	return 0
+}
+
+func (x *DeviceLive) GetPages() uint32 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
+}
+
+func (x *DeviceLive) GetExecuting() string {
+	if x != nil {
+		return x.Executing
+	}
+	return ""
+}
+
+func (x *DeviceLive) GetExecutingNs() int64 {
+	if x != nil {
+		return x.ExecutingNs
+	}
+	return 0
+}
+
+func (x *DeviceLive) GetResident() []string {
+	if x != nil {
+		return x.Resident
+	}
+	return nil
+}
+
 type WorkerInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Worker        *logpb.Worker          `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
@@ -698,7 +872,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +884,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +897,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{10}
+	return file_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WorkerInfo) GetWorker() *logpb.Worker {
@@ -748,15 +922,17 @@ func (x *WorkerInfo) GetModels() []string {
 }
 
 type ListWorkersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stale         bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Stale bool                   `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Empty: all.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +944,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +957,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{11}
+	return file_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListWorkersRequest) GetStale() bool {
@@ -789,6 +965,13 @@ func (x *ListWorkersRequest) GetStale() bool {
 		return x.Stale
 	}
 	return false
+}
+
+func (x *ListWorkersRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 type ListWorkersResponse struct {
@@ -801,7 +984,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +996,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1009,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*WorkerInfo {
@@ -839,6 +1022,338 @@ func (x *ListWorkersResponse) GetWorkers() []*WorkerInfo {
 func (x *ListWorkersResponse) GetFreshness() *Freshness {
 	if x != nil {
 		return x.Freshness
+	}
+	return nil
+}
+
+type SetWorkerStatusRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Status    logpb.WorkerStatus     `protobuf:"varint,3,opt,name=status,proto3,enum=orrery.log.v1.WorkerStatus" json:"status,omitempty"`
+	// With DRAINING: it leaves after this, whatever it has still to hand over.
+	// 0: when it has nothing left.
+	DrainForNs     int64 `protobuf:"varint,4,opt,name=drain_for_ns,json=drainForNs,proto3" json:"drain_for_ns,omitempty"`
+	RequestedAgoNs int64 `protobuf:"varint,5,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SetWorkerStatusRequest) Reset() {
+	*x = SetWorkerStatusRequest{}
+	mi := &file_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWorkerStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWorkerStatusRequest) ProtoMessage() {}
+
+func (x *SetWorkerStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWorkerStatusRequest.ProtoReflect.Descriptor instead.
+func (*SetWorkerStatusRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetWorkerStatusRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetWorkerStatusRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetWorkerStatusRequest) GetStatus() logpb.WorkerStatus {
+	if x != nil {
+		return x.Status
+	}
+	return logpb.WorkerStatus(0)
+}
+
+func (x *SetWorkerStatusRequest) GetDrainForNs() int64 {
+	if x != nil {
+		return x.DrainForNs
+	}
+	return 0
+}
+
+func (x *SetWorkerStatusRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
+}
+
+type SetWorkerStatusResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        *logpb.Worker          `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetWorkerStatusResponse) Reset() {
+	*x = SetWorkerStatusResponse{}
+	mi := &file_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetWorkerStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetWorkerStatusResponse) ProtoMessage() {}
+
+func (x *SetWorkerStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetWorkerStatusResponse.ProtoReflect.Descriptor instead.
+func (*SetWorkerStatusResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetWorkerStatusResponse) GetWorker() *logpb.Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+type RemoveWorkerRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	RequestedAgoNs int64                  `protobuf:"varint,3,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RemoveWorkerRequest) Reset() {
+	*x = RemoveWorkerRequest{}
+	mi := &file_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkerRequest) ProtoMessage() {}
+
+func (x *RemoveWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RemoveWorkerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RemoveWorkerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveWorkerRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
+}
+
+type RemoveWorkerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkerResponse) Reset() {
+	*x = RemoveWorkerResponse{}
+	mi := &file_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkerResponse) ProtoMessage() {}
+
+func (x *RemoveWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{17}
+}
+
+type ResumeModelRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: all versions.
+	Version        string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	RequestedAgoNs int64  `protobuf:"varint,4,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ResumeModelRequest) Reset() {
+	*x = ResumeModelRequest{}
+	mi := &file_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeModelRequest) ProtoMessage() {}
+
+func (x *ResumeModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeModelRequest.ProtoReflect.Descriptor instead.
+func (*ResumeModelRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResumeModelRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResumeModelRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeModelRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ResumeModelRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
+}
+
+type ResumeModelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that were stopped.
+	ModelIds      []uint64 `protobuf:"varint,1,rep,packed,name=model_ids,json=modelIds,proto3" json:"model_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeModelResponse) Reset() {
+	*x = ResumeModelResponse{}
+	mi := &file_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeModelResponse) ProtoMessage() {}
+
+func (x *ResumeModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeModelResponse.ProtoReflect.Descriptor instead.
+func (*ResumeModelResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResumeModelResponse) GetModelIds() []uint64 {
+	if x != nil {
+		return x.ModelIds
 	}
 	return nil
 }
@@ -861,7 +1376,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1388,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1401,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Replica) GetName() string {
@@ -963,7 +1478,7 @@ type SetSettingsRequest struct {
 
 func (x *SetSettingsRequest) Reset() {
 	*x = SetSettingsRequest{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1490,7 @@ func (x *SetSettingsRequest) String() string {
 func (*SetSettingsRequest) ProtoMessage() {}
 
 func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1503,7 @@ func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetSettingsRequest) GetRequestId() string {
@@ -1021,7 +1536,7 @@ type SetSettingsResponse struct {
 
 func (x *SetSettingsResponse) Reset() {
 	*x = SetSettingsResponse{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1548,7 @@ func (x *SetSettingsResponse) String() string {
 func (*SetSettingsResponse) ProtoMessage() {}
 
 func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1561,7 @@ func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
@@ -1066,7 +1581,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1593,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1606,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClusterStatusRequest) GetStale() bool {
@@ -1125,7 +1640,7 @@ type ClusterStatusResponse struct {
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1652,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1665,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterStatusResponse) GetCluster() *logpb.Cluster {
@@ -1250,7 +1765,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1777,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1790,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Member) GetName() string {
@@ -1314,7 +1829,7 @@ type StartupRequest struct {
 
 func (x *StartupRequest) Reset() {
 	*x = StartupRequest{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1841,7 @@ func (x *StartupRequest) String() string {
 func (*StartupRequest) ProtoMessage() {}
 
 func (x *StartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1854,7 @@ func (x *StartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupRequest.ProtoReflect.Descriptor instead.
 func (*StartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 type ModelProgress struct {
@@ -1358,7 +1873,7 @@ type ModelProgress struct {
 
 func (x *ModelProgress) Reset() {
 	*x = ModelProgress{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1885,7 @@ func (x *ModelProgress) String() string {
 func (*ModelProgress) ProtoMessage() {}
 
 func (x *ModelProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1898,7 @@ func (x *ModelProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelProgress.ProtoReflect.Descriptor instead.
 func (*ModelProgress) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ModelProgress) GetName() string {
@@ -1457,7 +1972,7 @@ type StartupStatus struct {
 
 func (x *StartupStatus) Reset() {
 	*x = StartupStatus{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +1984,7 @@ func (x *StartupStatus) String() string {
 func (*StartupStatus) ProtoMessage() {}
 
 func (x *StartupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +1997,7 @@ func (x *StartupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupStatus.ProtoReflect.Descriptor instead.
 func (*StartupStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StartupStatus) GetPhase() logpb.Phase {
@@ -1530,7 +2045,7 @@ type JoinReplicaRequest struct {
 
 func (x *JoinReplicaRequest) Reset() {
 	*x = JoinReplicaRequest{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +2057,7 @@ func (x *JoinReplicaRequest) String() string {
 func (*JoinReplicaRequest) ProtoMessage() {}
 
 func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +2070,7 @@ func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaRequest.ProtoReflect.Descriptor instead.
 func (*JoinReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *JoinReplicaRequest) GetPeerAddress() string {
@@ -1574,7 +2089,7 @@ type JoinReplicaResponse struct {
 
 func (x *JoinReplicaResponse) Reset() {
 	*x = JoinReplicaResponse{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +2101,7 @@ func (x *JoinReplicaResponse) String() string {
 func (*JoinReplicaResponse) ProtoMessage() {}
 
 func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +2114,7 @@ func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaResponse.ProtoReflect.Descriptor instead.
 func (*JoinReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *JoinReplicaResponse) GetReplicaId() string {
@@ -1619,7 +2134,7 @@ type RemoveReplicaRequest struct {
 
 func (x *RemoveReplicaRequest) Reset() {
 	*x = RemoveReplicaRequest{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +2146,7 @@ func (x *RemoveReplicaRequest) String() string {
 func (*RemoveReplicaRequest) ProtoMessage() {}
 
 func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +2159,7 @@ func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveReplicaRequest) GetReplica() string {
@@ -1663,7 +2178,7 @@ type RemoveReplicaResponse struct {
 
 func (x *RemoveReplicaResponse) Reset() {
 	*x = RemoveReplicaResponse{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +2190,7 @@ func (x *RemoveReplicaResponse) String() string {
 func (*RemoveReplicaResponse) ProtoMessage() {}
 
 func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +2203,7 @@ func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveReplicaResponse) GetReplicaId() string {
@@ -1708,7 +2223,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +2235,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +2248,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TransferLeadershipRequest) GetReplica() string {
@@ -1753,7 +2268,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +2280,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +2293,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -1797,7 +2312,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2324,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2337,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{28}
+	return file_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SaveSnapshotRequest) GetStale() bool {
@@ -1846,7 +2361,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2373,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2386,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{29}
+	return file_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
@@ -1911,7 +2426,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2438,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2451,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{30}
+	return file_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RestoreSnapshotResponse) GetEpoch() uint64 {
@@ -1967,7 +2482,7 @@ type SnapshotSummary struct {
 
 func (x *SnapshotSummary) Reset() {
 	*x = SnapshotSummary{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2494,7 @@ func (x *SnapshotSummary) String() string {
 func (*SnapshotSummary) ProtoMessage() {}
 
 func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2507,7 @@ func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSummary.ProtoReflect.Descriptor instead.
 func (*SnapshotSummary) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{31}
+	return file_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SnapshotSummary) GetFormat() uint32 {
@@ -2083,13 +2598,14 @@ const file_control_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x124\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x17\n" +
-	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\xce\x01\n" +
+	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\xe2\x01\n" +
 	"\vModelStatus\x12*\n" +
 	"\x05model\x18\x01 \x01(\v2\x14.orrery.log.v1.ModelR\x05model\x12/\n" +
 	"\x06copies\x18\x02 \x03(\v2\x17.orrery.control.v1.CopyR\x06copies\x122\n" +
 	"\bprofiles\x18\x03 \x03(\v2\x16.orrery.log.v1.ProfileR\bprofiles\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06advice\x18\x05 \x01(\tR\x06advice\"K\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\x12\x12\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\"K\n" +
 	"\x11LoadModelResponse\x126\n" +
 	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\"\x8b\x01\n" +
 	"\x12UnloadModelRequest\x12\x1d\n" +
@@ -2106,7 +2622,7 @@ const file_control_proto_rawDesc = "" +
 	"\x05stale\x18\x03 \x01(\bR\x05stale\"\x88\x01\n" +
 	"\x12ListModelsResponse\x126\n" +
 	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\x12:\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xcd\x02\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xbd\x04\n" +
 	"\n" +
 	"WorkerLive\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2120,17 +2636,60 @@ const file_control_proto_rawDesc = "" +
 	"free_pages\x18\b \x01(\x04R\tfreePages\x12\x14\n" +
 	"\x05pages\x18\t \x01(\x04R\x05pages\x12\x14\n" +
 	"\x05error\x18\n" +
-	" \x01(\tR\x05error\"\x86\x01\n" +
+	" \x01(\tR\x05error\x12%\n" +
+	"\x0equarantined_ns\x18\v \x01(\x03R\rquarantinedNs\x12+\n" +
+	"\x11quarantine_reason\x18\f \x01(\tR\x10quarantineReason\x12\x19\n" +
+	"\bon_trial\x18\r \x01(\bR\aonTrial\x127\n" +
+	"\adevices\x18\x0e \x03(\v2\x1d.orrery.control.v1.DeviceLiveR\adevices\x12\x18\n" +
+	"\arepairs\x18\x0f \x01(\x04R\arepairs\x12\x12\n" +
+	"\x04twin\x18\x10 \x01(\tR\x04twin\x12\x18\n" +
+	"\aleaving\x18\x11 \x01(\bR\aleaving\"\xe0\x01\n" +
+	"\n" +
+	"DeviceLive\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06queued\x18\x03 \x01(\rR\x06queued\x12\x1d\n" +
+	"\n" +
+	"free_pages\x18\x04 \x01(\rR\tfreePages\x12\x14\n" +
+	"\x05pages\x18\x05 \x01(\rR\x05pages\x12\x1c\n" +
+	"\texecuting\x18\x06 \x01(\tR\texecuting\x12!\n" +
+	"\fexecuting_ns\x18\a \x01(\x03R\vexecutingNs\x12\x1a\n" +
+	"\bresident\x18\b \x03(\tR\bresident\"\x86\x01\n" +
 	"\n" +
 	"WorkerInfo\x12-\n" +
 	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\x121\n" +
 	"\x04live\x18\x02 \x01(\v2\x1d.orrery.control.v1.WorkerLiveR\x04live\x12\x16\n" +
-	"\x06models\x18\x03 \x03(\tR\x06models\"*\n" +
+	"\x06models\x18\x03 \x03(\tR\x06models\">\n" +
 	"\x12ListWorkersRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\x8a\x01\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x8a\x01\n" +
 	"\x13ListWorkersResponse\x127\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1d.orrery.control.v1.WorkerInfoR\aworkers\x12:\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xf1\x01\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\"\xcc\x01\n" +
+	"\x16SetWorkerStatusRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1b.orrery.log.v1.WorkerStatusR\x06status\x12 \n" +
+	"\fdrain_for_ns\x18\x04 \x01(\x03R\n" +
+	"drainForNs\x12(\n" +
+	"\x10requested_ago_ns\x18\x05 \x01(\x03R\x0erequestedAgoNs\"H\n" +
+	"\x17SetWorkerStatusResponse\x12-\n" +
+	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\"r\n" +
+	"\x13RemoveWorkerRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
+	"\x10requested_ago_ns\x18\x03 \x01(\x03R\x0erequestedAgoNs\"\x16\n" +
+	"\x14RemoveWorkerResponse\"\x8b\x01\n" +
+	"\x12ResumeModelRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12(\n" +
+	"\x10requested_ago_ns\x18\x04 \x01(\x03R\x0erequestedAgoNs\"2\n" +
+	"\x13ResumeModelResponse\x12\x1b\n" +
+	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"\xf1\x01\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -2221,13 +2780,16 @@ const file_control_proto_rawDesc = "" +
 	"\bprofiles\x18\b \x01(\rR\bprofiles\x12\x14\n" +
 	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06digest\x18\n" +
-	" \x01(\tR\x06digest2\xef\t\n" +
+	" \x01(\tR\x06digest2\x9e\f\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
 	"\n" +
 	"ListModels\x12$.orrery.control.v1.ListModelsRequest\x1a%.orrery.control.v1.ListModelsResponse\"\x00\x12^\n" +
-	"\vListWorkers\x12%.orrery.control.v1.ListWorkersRequest\x1a&.orrery.control.v1.ListWorkersResponse\"\x00\x12^\n" +
+	"\vListWorkers\x12%.orrery.control.v1.ListWorkersRequest\x1a&.orrery.control.v1.ListWorkersResponse\"\x00\x12j\n" +
+	"\x0fSetWorkerStatus\x12).orrery.control.v1.SetWorkerStatusRequest\x1a*.orrery.control.v1.SetWorkerStatusResponse\"\x00\x12a\n" +
+	"\fRemoveWorker\x12&.orrery.control.v1.RemoveWorkerRequest\x1a'.orrery.control.v1.RemoveWorkerResponse\"\x00\x12^\n" +
+	"\vResumeModel\x12%.orrery.control.v1.ResumeModelRequest\x1a&.orrery.control.v1.ResumeModelResponse\"\x00\x12^\n" +
 	"\vSetSettings\x12%.orrery.control.v1.SetSettingsRequest\x1a&.orrery.control.v1.SetSettingsResponse\"\x00\x12d\n" +
 	"\rClusterStatus\x12'.orrery.control.v1.ClusterStatusRequest\x1a(.orrery.control.v1.ClusterStatusResponse\"\x00\x12P\n" +
 	"\aStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x00\x12W\n" +
@@ -2250,7 +2812,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_control_proto_goTypes = []any{
 	(*Freshness)(nil),                  // 0: orrery.control.v1.Freshness
 	(*LoadModelRequest)(nil),           // 1: orrery.control.v1.LoadModelRequest
@@ -2262,90 +2824,107 @@ var file_control_proto_goTypes = []any{
 	(*ListModelsRequest)(nil),          // 7: orrery.control.v1.ListModelsRequest
 	(*ListModelsResponse)(nil),         // 8: orrery.control.v1.ListModelsResponse
 	(*WorkerLive)(nil),                 // 9: orrery.control.v1.WorkerLive
-	(*WorkerInfo)(nil),                 // 10: orrery.control.v1.WorkerInfo
-	(*ListWorkersRequest)(nil),         // 11: orrery.control.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),        // 12: orrery.control.v1.ListWorkersResponse
-	(*Replica)(nil),                    // 13: orrery.control.v1.Replica
-	(*SetSettingsRequest)(nil),         // 14: orrery.control.v1.SetSettingsRequest
-	(*SetSettingsResponse)(nil),        // 15: orrery.control.v1.SetSettingsResponse
-	(*ClusterStatusRequest)(nil),       // 16: orrery.control.v1.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil),      // 17: orrery.control.v1.ClusterStatusResponse
-	(*Member)(nil),                     // 18: orrery.control.v1.Member
-	(*StartupRequest)(nil),             // 19: orrery.control.v1.StartupRequest
-	(*ModelProgress)(nil),              // 20: orrery.control.v1.ModelProgress
-	(*StartupStatus)(nil),              // 21: orrery.control.v1.StartupStatus
-	(*JoinReplicaRequest)(nil),         // 22: orrery.control.v1.JoinReplicaRequest
-	(*JoinReplicaResponse)(nil),        // 23: orrery.control.v1.JoinReplicaResponse
-	(*RemoveReplicaRequest)(nil),       // 24: orrery.control.v1.RemoveReplicaRequest
-	(*RemoveReplicaResponse)(nil),      // 25: orrery.control.v1.RemoveReplicaResponse
-	(*TransferLeadershipRequest)(nil),  // 26: orrery.control.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 27: orrery.control.v1.TransferLeadershipResponse
-	(*SaveSnapshotRequest)(nil),        // 28: orrery.control.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),              // 29: orrery.control.v1.SnapshotChunk
-	(*RestoreSnapshotResponse)(nil),    // 30: orrery.control.v1.RestoreSnapshotResponse
-	(*SnapshotSummary)(nil),            // 31: orrery.control.v1.SnapshotSummary
-	(*logpb.LoadModel)(nil),            // 32: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),           // 33: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),                // 34: orrery.log.v1.Model
-	(*logpb.Profile)(nil),              // 35: orrery.log.v1.Profile
-	(*logpb.Worker)(nil),               // 36: orrery.log.v1.Worker
-	(*logpb.Settings)(nil),             // 37: orrery.log.v1.Settings
-	(*logpb.Cluster)(nil),              // 38: orrery.log.v1.Cluster
-	(logpb.Phase)(0),                   // 39: orrery.log.v1.Phase
+	(*DeviceLive)(nil),                 // 10: orrery.control.v1.DeviceLive
+	(*WorkerInfo)(nil),                 // 11: orrery.control.v1.WorkerInfo
+	(*ListWorkersRequest)(nil),         // 12: orrery.control.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),        // 13: orrery.control.v1.ListWorkersResponse
+	(*SetWorkerStatusRequest)(nil),     // 14: orrery.control.v1.SetWorkerStatusRequest
+	(*SetWorkerStatusResponse)(nil),    // 15: orrery.control.v1.SetWorkerStatusResponse
+	(*RemoveWorkerRequest)(nil),        // 16: orrery.control.v1.RemoveWorkerRequest
+	(*RemoveWorkerResponse)(nil),       // 17: orrery.control.v1.RemoveWorkerResponse
+	(*ResumeModelRequest)(nil),         // 18: orrery.control.v1.ResumeModelRequest
+	(*ResumeModelResponse)(nil),        // 19: orrery.control.v1.ResumeModelResponse
+	(*Replica)(nil),                    // 20: orrery.control.v1.Replica
+	(*SetSettingsRequest)(nil),         // 21: orrery.control.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),        // 22: orrery.control.v1.SetSettingsResponse
+	(*ClusterStatusRequest)(nil),       // 23: orrery.control.v1.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),      // 24: orrery.control.v1.ClusterStatusResponse
+	(*Member)(nil),                     // 25: orrery.control.v1.Member
+	(*StartupRequest)(nil),             // 26: orrery.control.v1.StartupRequest
+	(*ModelProgress)(nil),              // 27: orrery.control.v1.ModelProgress
+	(*StartupStatus)(nil),              // 28: orrery.control.v1.StartupStatus
+	(*JoinReplicaRequest)(nil),         // 29: orrery.control.v1.JoinReplicaRequest
+	(*JoinReplicaResponse)(nil),        // 30: orrery.control.v1.JoinReplicaResponse
+	(*RemoveReplicaRequest)(nil),       // 31: orrery.control.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil),      // 32: orrery.control.v1.RemoveReplicaResponse
+	(*TransferLeadershipRequest)(nil),  // 33: orrery.control.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 34: orrery.control.v1.TransferLeadershipResponse
+	(*SaveSnapshotRequest)(nil),        // 35: orrery.control.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),              // 36: orrery.control.v1.SnapshotChunk
+	(*RestoreSnapshotResponse)(nil),    // 37: orrery.control.v1.RestoreSnapshotResponse
+	(*SnapshotSummary)(nil),            // 38: orrery.control.v1.SnapshotSummary
+	(*logpb.LoadModel)(nil),            // 39: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),           // 40: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),                // 41: orrery.log.v1.Model
+	(*logpb.Profile)(nil),              // 42: orrery.log.v1.Profile
+	(*logpb.Worker)(nil),               // 43: orrery.log.v1.Worker
+	(logpb.WorkerStatus)(0),            // 44: orrery.log.v1.WorkerStatus
+	(*logpb.Settings)(nil),             // 45: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),              // 46: orrery.log.v1.Cluster
+	(logpb.Phase)(0),                   // 47: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	32, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	33, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	34, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	39, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	40, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	41, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
 	2,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	35, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	42, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
 	3,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
 	3,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
 	0,  // 7: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
-	36, // 8: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
-	9,  // 9: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
-	10, // 10: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
-	0,  // 11: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
-	37, // 12: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
-	37, // 13: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
-	38, // 14: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
-	13, // 15: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
-	18, // 16: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
-	0,  // 17: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
-	39, // 18: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
-	20, // 19: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	38, // 20: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
-	1,  // 21: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
-	5,  // 22: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
-	7,  // 23: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
-	11, // 24: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
-	14, // 25: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
-	16, // 26: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	19, // 27: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	19, // 28: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	22, // 29: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
-	24, // 30: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
-	26, // 31: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
-	28, // 32: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
-	29, // 33: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
-	4,  // 34: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	6,  // 35: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	8,  // 36: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	12, // 37: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	15, // 38: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
-	17, // 39: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	21, // 40: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	21, // 41: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	23, // 42: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
-	25, // 43: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
-	27, // 44: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
-	29, // 45: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
-	30, // 46: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
-	34, // [34:47] is the sub-list for method output_type
-	21, // [21:34] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 8: orrery.control.v1.WorkerLive.devices:type_name -> orrery.control.v1.DeviceLive
+	43, // 9: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	9,  // 10: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
+	11, // 11: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
+	0,  // 12: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
+	44, // 13: orrery.control.v1.SetWorkerStatusRequest.status:type_name -> orrery.log.v1.WorkerStatus
+	43, // 14: orrery.control.v1.SetWorkerStatusResponse.worker:type_name -> orrery.log.v1.Worker
+	45, // 15: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	45, // 16: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	46, // 17: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	20, // 18: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
+	25, // 19: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
+	0,  // 20: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
+	47, // 21: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	27, // 22: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
+	46, // 23: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
+	1,  // 24: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
+	5,  // 25: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
+	7,  // 26: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
+	12, // 27: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
+	14, // 28: orrery.control.v1.Control.SetWorkerStatus:input_type -> orrery.control.v1.SetWorkerStatusRequest
+	16, // 29: orrery.control.v1.Control.RemoveWorker:input_type -> orrery.control.v1.RemoveWorkerRequest
+	18, // 30: orrery.control.v1.Control.ResumeModel:input_type -> orrery.control.v1.ResumeModelRequest
+	21, // 31: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	23, // 32: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	26, // 33: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	26, // 34: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	29, // 35: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
+	31, // 36: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
+	33, // 37: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
+	35, // 38: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
+	36, // 39: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
+	4,  // 40: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	6,  // 41: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	8,  // 42: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	13, // 43: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	15, // 44: orrery.control.v1.Control.SetWorkerStatus:output_type -> orrery.control.v1.SetWorkerStatusResponse
+	17, // 45: orrery.control.v1.Control.RemoveWorker:output_type -> orrery.control.v1.RemoveWorkerResponse
+	19, // 46: orrery.control.v1.Control.ResumeModel:output_type -> orrery.control.v1.ResumeModelResponse
+	22, // 47: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	24, // 48: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	28, // 49: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	28, // 50: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	30, // 51: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
+	32, // 52: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
+	34, // 53: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
+	36, // 54: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
+	37, // 55: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
+	40, // [40:56] is the sub-list for method output_type
+	24, // [24:40] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -2359,7 +2938,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,9 @@ const (
 	Control_UnloadModel_FullMethodName        = "/orrery.control.v1.Control/UnloadModel"
 	Control_ListModels_FullMethodName         = "/orrery.control.v1.Control/ListModels"
 	Control_ListWorkers_FullMethodName        = "/orrery.control.v1.Control/ListWorkers"
+	Control_SetWorkerStatus_FullMethodName    = "/orrery.control.v1.Control/SetWorkerStatus"
+	Control_RemoveWorker_FullMethodName       = "/orrery.control.v1.Control/RemoveWorker"
+	Control_ResumeModel_FullMethodName        = "/orrery.control.v1.Control/ResumeModel"
 	Control_SetSettings_FullMethodName        = "/orrery.control.v1.Control/SetSettings"
 	Control_ClusterStatus_FullMethodName      = "/orrery.control.v1.Control/ClusterStatus"
 	Control_Startup_FullMethodName            = "/orrery.control.v1.Control/Startup"
@@ -48,6 +51,13 @@ type ControlClient interface {
 	UnloadModel(ctx context.Context, in *UnloadModelRequest, opts ...grpc.CallOption) (*UnloadModelResponse, error)
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// SetWorkerStatus cordons, drains, evicts or resumes a worker. A drain goes on
+	// after the answer: the worker is gone from the list when it has left.
+	SetWorkerStatus(ctx context.Context, in *SetWorkerStatusRequest, opts ...grpc.CallOption) (*SetWorkerStatusResponse, error)
+	// RemoveWorker forgets a worker that is away.
+	RemoveWorker(ctx context.Context, in *RemoveWorkerRequest, opts ...grpc.CallOption) (*RemoveWorkerResponse, error)
+	// ResumeModel has a model served again that workers died with.
+	ResumeModel(ctx context.Context, in *ResumeModelRequest, opts ...grpc.CallOption) (*ResumeModelResponse, error)
 	// SetSettings replaces the cluster's settings.
 	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
@@ -110,6 +120,36 @@ func (c *controlClient) ListWorkers(ctx context.Context, in *ListWorkersRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListWorkersResponse)
 	err := c.cc.Invoke(ctx, Control_ListWorkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) SetWorkerStatus(ctx context.Context, in *SetWorkerStatusRequest, opts ...grpc.CallOption) (*SetWorkerStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetWorkerStatusResponse)
+	err := c.cc.Invoke(ctx, Control_SetWorkerStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RemoveWorker(ctx context.Context, in *RemoveWorkerRequest, opts ...grpc.CallOption) (*RemoveWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveWorkerResponse)
+	err := c.cc.Invoke(ctx, Control_RemoveWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ResumeModel(ctx context.Context, in *ResumeModelRequest, opts ...grpc.CallOption) (*ResumeModelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeModelResponse)
+	err := c.cc.Invoke(ctx, Control_ResumeModel_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +279,13 @@ type ControlServer interface {
 	UnloadModel(context.Context, *UnloadModelRequest) (*UnloadModelResponse, error)
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// SetWorkerStatus cordons, drains, evicts or resumes a worker. A drain goes on
+	// after the answer: the worker is gone from the list when it has left.
+	SetWorkerStatus(context.Context, *SetWorkerStatusRequest) (*SetWorkerStatusResponse, error)
+	// RemoveWorker forgets a worker that is away.
+	RemoveWorker(context.Context, *RemoveWorkerRequest) (*RemoveWorkerResponse, error)
+	// ResumeModel has a model served again that workers died with.
+	ResumeModel(context.Context, *ResumeModelRequest) (*ResumeModelResponse, error)
 	// SetSettings replaces the cluster's settings.
 	SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
@@ -278,6 +325,15 @@ func (UnimplementedControlServer) ListModels(context.Context, *ListModelsRequest
 }
 func (UnimplementedControlServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedControlServer) SetWorkerStatus(context.Context, *SetWorkerStatusRequest) (*SetWorkerStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetWorkerStatus not implemented")
+}
+func (UnimplementedControlServer) RemoveWorker(context.Context, *RemoveWorkerRequest) (*RemoveWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveWorker not implemented")
+}
+func (UnimplementedControlServer) ResumeModel(context.Context, *ResumeModelRequest) (*ResumeModelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeModel not implemented")
 }
 func (UnimplementedControlServer) SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
@@ -395,6 +451,60 @@ func _Control_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlServer).ListWorkers(ctx, req.(*ListWorkersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_SetWorkerStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetWorkerStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).SetWorkerStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_SetWorkerStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).SetWorkerStatus(ctx, req.(*SetWorkerStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RemoveWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RemoveWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RemoveWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RemoveWorker(ctx, req.(*RemoveWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ResumeModel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeModelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ResumeModel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ResumeModel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ResumeModel(ctx, req.(*ResumeModelRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -558,6 +668,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _Control_ListWorkers_Handler,
+		},
+		{
+			MethodName: "SetWorkerStatus",
+			Handler:    _Control_SetWorkerStatus_Handler,
+		},
+		{
+			MethodName: "RemoveWorker",
+			Handler:    _Control_RemoveWorker_Handler,
+		},
+		{
+			MethodName: "ResumeModel",
+			Handler:    _Control_ResumeModel_Handler,
 		},
 		{
 			MethodName: "SetSettings",

@@ -136,6 +136,8 @@ const (
 	WorkerStatus_WORKER_STATUS_DRAINING WorkerStatus = 2
 	// Has not been reachable for a while.
 	WorkerStatus_WORKER_STATUS_LOST WorkerStatus = 3
+	// Takes no new work and is to hold nothing. Needs cluster version 3.
+	WorkerStatus_WORKER_STATUS_EVICTED WorkerStatus = 4
 )
 
 // Enum value maps for WorkerStatus.
@@ -145,12 +147,14 @@ var (
 		1: "WORKER_STATUS_CORDONED",
 		2: "WORKER_STATUS_DRAINING",
 		3: "WORKER_STATUS_LOST",
+		4: "WORKER_STATUS_EVICTED",
 	}
 	WorkerStatus_value = map[string]int32{
 		"WORKER_STATUS_READY":    0,
 		"WORKER_STATUS_CORDONED": 1,
 		"WORKER_STATUS_DRAINING": 2,
 		"WORKER_STATUS_LOST":     3,
+		"WORKER_STATUS_EVICTED":  4,
 	}
 )
 
@@ -231,6 +235,70 @@ func (HoldingStatus) EnumDescriptor() ([]byte, []int) {
 	return file_log_proto_rawDescGZIP(), []int{3}
 }
 
+// HoldingFault says for a program why a load failed.
+type HoldingFault int32
+
+const (
+	HoldingFault_HOLDING_FAULT_NONE HoldingFault = 0
+	// Anything else: see the error.
+	HoldingFault_HOLDING_FAULT_OTHER HoldingFault = 1
+	// The model does not fit into the worker's host memory.
+	HoldingFault_HOLDING_FAULT_NO_MEMORY HoldingFault = 2
+	// No engine of the worker's devices runs it.
+	HoldingFault_HOLDING_FAULT_NO_ENGINE HoldingFault = 3
+	// The source is not there, or is no model.
+	HoldingFault_HOLDING_FAULT_BAD_SOURCE HoldingFault = 4
+	// The source is not the one that was loaded first.
+	HoldingFault_HOLDING_FAULT_DIGEST HoldingFault = 5
+)
+
+// Enum value maps for HoldingFault.
+var (
+	HoldingFault_name = map[int32]string{
+		0: "HOLDING_FAULT_NONE",
+		1: "HOLDING_FAULT_OTHER",
+		2: "HOLDING_FAULT_NO_MEMORY",
+		3: "HOLDING_FAULT_NO_ENGINE",
+		4: "HOLDING_FAULT_BAD_SOURCE",
+		5: "HOLDING_FAULT_DIGEST",
+	}
+	HoldingFault_value = map[string]int32{
+		"HOLDING_FAULT_NONE":       0,
+		"HOLDING_FAULT_OTHER":      1,
+		"HOLDING_FAULT_NO_MEMORY":  2,
+		"HOLDING_FAULT_NO_ENGINE":  3,
+		"HOLDING_FAULT_BAD_SOURCE": 4,
+		"HOLDING_FAULT_DIGEST":     5,
+	}
+)
+
+func (x HoldingFault) Enum() *HoldingFault {
+	p := new(HoldingFault)
+	*p = x
+	return p
+}
+
+func (x HoldingFault) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HoldingFault) Descriptor() protoreflect.EnumDescriptor {
+	return file_log_proto_enumTypes[4].Descriptor()
+}
+
+func (HoldingFault) Type() protoreflect.EnumType {
+	return &file_log_proto_enumTypes[4]
+}
+
+func (x HoldingFault) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HoldingFault.Descriptor instead.
+func (HoldingFault) EnumDescriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{4}
+}
+
 // Reason is why a command was refused. A refusal is a result, equal on all
 // replicas.
 type Reason int32
@@ -290,11 +358,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_log_proto_enumTypes[4].Descriptor()
+	return file_log_proto_enumTypes[5].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_log_proto_enumTypes[4]
+	return &file_log_proto_enumTypes[5]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -303,7 +371,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{4}
+	return file_log_proto_rawDescGZIP(), []int{5}
 }
 
 type Settings_LateLoads int32
@@ -336,11 +404,11 @@ func (x Settings_LateLoads) String() string {
 }
 
 func (Settings_LateLoads) Descriptor() protoreflect.EnumDescriptor {
-	return file_log_proto_enumTypes[5].Descriptor()
+	return file_log_proto_enumTypes[6].Descriptor()
 }
 
 func (Settings_LateLoads) Type() protoreflect.EnumType {
-	return &file_log_proto_enumTypes[5]
+	return &file_log_proto_enumTypes[6]
 }
 
 func (x Settings_LateLoads) Number() protoreflect.EnumNumber {
@@ -687,6 +755,9 @@ type Worker struct {
 	HostMemoryBytes uint64       `protobuf:"varint,10,opt,name=host_memory_bytes,json=hostMemoryBytes,proto3" json:"host_memory_bytes,omitempty"`
 	// When this incarnation was registered.
 	RegisteredUnixNs int64 `protobuf:"varint,11,opt,name=registered_unix_ns,json=registeredUnixNs,proto3" json:"registered_unix_ns,omitempty"`
+	// While DRAINING: when it leaves, whatever it has still to hand over. 0: when
+	// it has nothing left. Needs cluster version 3.
+	DrainUntilUnixNs int64 `protobuf:"varint,12,opt,name=drain_until_unix_ns,json=drainUntilUnixNs,proto3" json:"drain_until_unix_ns,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -794,6 +865,13 @@ func (x *Worker) GetHostMemoryBytes() uint64 {
 func (x *Worker) GetRegisteredUnixNs() int64 {
 	if x != nil {
 		return x.RegisteredUnixNs
+	}
+	return 0
+}
+
+func (x *Worker) GetDrainUntilUnixNs() int64 {
+	if x != nil {
+		return x.DrainUntilUnixNs
 	}
 	return 0
 }
@@ -1051,8 +1129,11 @@ type Model struct {
 	// The request that wanted it.
 	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Set by the first copy that was loaded, never changed afterwards.
-	Info          *ModelInfo `protobuf:"bytes,12,opt,name=info,proto3" json:"info,omitempty"`
-	WantedUnixNs  int64      `protobuf:"varint,13,opt,name=wanted_unix_ns,json=wantedUnixNs,proto3" json:"wanted_unix_ns,omitempty"`
+	Info         *ModelInfo `protobuf:"bytes,12,opt,name=info,proto3" json:"info,omitempty"`
+	WantedUnixNs int64      `protobuf:"varint,13,opt,name=wanted_unix_ns,json=wantedUnixNs,proto3" json:"wanted_unix_ns,omitempty"`
+	// Not empty: it is not served any more, because workers died with it. Which,
+	// and while doing what, for a person. Needs cluster version 3.
+	Blame         string `protobuf:"bytes,14,opt,name=blame,proto3" json:"blame,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1178,6 +1259,13 @@ func (x *Model) GetWantedUnixNs() int64 {
 	return 0
 }
 
+func (x *Model) GetBlame() string {
+	if x != nil {
+		return x.Blame
+	}
+	return ""
+}
+
 // Holding says that an incarnation of a worker holds a model in host memory,
 // or is to, or could not.
 type Holding struct {
@@ -1189,7 +1277,9 @@ type Holding struct {
 	// Why it failed.
 	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// How long the load from disk took.
-	LoadNs        int64 `protobuf:"varint,6,opt,name=load_ns,json=loadNs,proto3" json:"load_ns,omitempty"`
+	LoadNs int64 `protobuf:"varint,6,opt,name=load_ns,json=loadNs,proto3" json:"load_ns,omitempty"`
+	// Of a FAILED one. Needs cluster version 3.
+	Fault         HoldingFault `protobuf:"varint,7,opt,name=fault,proto3,enum=orrery.log.v1.HoldingFault" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1264,6 +1354,13 @@ func (x *Holding) GetLoadNs() int64 {
 		return x.LoadNs
 	}
 	return 0
+}
+
+func (x *Holding) GetFault() HoldingFault {
+	if x != nil {
+		return x.Fault
+	}
+	return HoldingFault_HOLDING_FAULT_NONE
 }
 
 // ProfileKey: equal keys have equal times.
@@ -1520,6 +1617,7 @@ type Command struct {
 	//	*Command_RaiseVersion
 	//	*Command_CheckDigest
 	//	*Command_RestoreState
+	//	*Command_SetModelBlame
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1725,6 +1823,15 @@ func (x *Command) GetRestoreState() *RestoreState {
 	return nil
 }
 
+func (x *Command) GetSetModelBlame() *SetModelBlame {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetModelBlame); ok {
+			return x.SetModelBlame
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1790,6 +1897,11 @@ type Command_RestoreState struct {
 	RestoreState *RestoreState `protobuf:"bytes,24,opt,name=restore_state,json=restoreState,proto3,oneof"`
 }
 
+type Command_SetModelBlame struct {
+	// Needs cluster version 3.
+	SetModelBlame *SetModelBlame `protobuf:"bytes,25,opt,name=set_model_blame,json=setModelBlame,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_RegisterWorker) isCommand_Body() {}
@@ -1819,6 +1931,8 @@ func (*Command_RaiseVersion) isCommand_Body() {}
 func (*Command_CheckDigest) isCommand_Body() {}
 
 func (*Command_RestoreState) isCommand_Body() {}
+
+func (*Command_SetModelBlame) isCommand_Body() {}
 
 // InitCluster names the cluster. Only the first one has an effect.
 type InitCluster struct {
@@ -1923,10 +2037,12 @@ type SetWorkerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Empty: whichever is registered.
-	Incarnation   string       `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Status        WorkerStatus `protobuf:"varint,3,opt,name=status,proto3,enum=orrery.log.v1.WorkerStatus" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Incarnation string       `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Status      WorkerStatus `protobuf:"varint,3,opt,name=status,proto3,enum=orrery.log.v1.WorkerStatus" json:"status,omitempty"`
+	// With DRAINING. Needs cluster version 3.
+	DrainUntilUnixNs int64 `protobuf:"varint,4,opt,name=drain_until_unix_ns,json=drainUntilUnixNs,proto3" json:"drain_until_unix_ns,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SetWorkerStatus) Reset() {
@@ -1978,6 +2094,13 @@ func (x *SetWorkerStatus) GetStatus() WorkerStatus {
 		return x.Status
 	}
 	return WorkerStatus_WORKER_STATUS_READY
+}
+
+func (x *SetWorkerStatus) GetDrainUntilUnixNs() int64 {
+	if x != nil {
+		return x.DrainUntilUnixNs
+	}
+	return 0
 }
 
 type RemoveWorker struct {
@@ -2197,6 +2320,60 @@ func (x *UnloadModel) GetVersion() string {
 	return ""
 }
 
+// SetModelBlame stops a model that workers died with, or, with an empty blame,
+// lets it be served again.
+type SetModelBlame struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ModelId       uint64                 `protobuf:"varint,1,opt,name=model_id,json=modelId,proto3" json:"model_id,omitempty"`
+	Blame         string                 `protobuf:"bytes,2,opt,name=blame,proto3" json:"blame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetModelBlame) Reset() {
+	*x = SetModelBlame{}
+	mi := &file_log_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetModelBlame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetModelBlame) ProtoMessage() {}
+
+func (x *SetModelBlame) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetModelBlame.ProtoReflect.Descriptor instead.
+func (*SetModelBlame) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetModelBlame) GetModelId() uint64 {
+	if x != nil {
+		return x.ModelId
+	}
+	return 0
+}
+
+func (x *SetModelBlame) GetBlame() string {
+	if x != nil {
+		return x.Blame
+	}
+	return ""
+}
+
 type HoldingUpdate struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Holding *Holding               `protobuf:"bytes,1,opt,name=holding,proto3" json:"holding,omitempty"`
@@ -2210,7 +2387,7 @@ type HoldingUpdate struct {
 
 func (x *HoldingUpdate) Reset() {
 	*x = HoldingUpdate{}
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2399,7 @@ func (x *HoldingUpdate) String() string {
 func (*HoldingUpdate) ProtoMessage() {}
 
 func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2412,7 @@ func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldingUpdate.ProtoReflect.Descriptor instead.
 func (*HoldingUpdate) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21}
+	return file_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HoldingUpdate) GetHolding() *Holding {
@@ -2270,7 +2447,7 @@ type UpdateHoldings struct {
 
 func (x *UpdateHoldings) Reset() {
 	*x = UpdateHoldings{}
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2459,7 @@ func (x *UpdateHoldings) String() string {
 func (*UpdateHoldings) ProtoMessage() {}
 
 func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2472,7 @@ func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHoldings.ProtoReflect.Descriptor instead.
 func (*UpdateHoldings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{22}
+	return file_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateHoldings) GetUpdates() []*HoldingUpdate {
@@ -2314,7 +2491,7 @@ type PutProfiles struct {
 
 func (x *PutProfiles) Reset() {
 	*x = PutProfiles{}
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2503,7 @@ func (x *PutProfiles) String() string {
 func (*PutProfiles) ProtoMessage() {}
 
 func (x *PutProfiles) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2516,7 @@ func (x *PutProfiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProfiles.ProtoReflect.Descriptor instead.
 func (*PutProfiles) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{23}
+	return file_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutProfiles) GetProfiles() []*Profile {
@@ -2364,7 +2541,7 @@ type SetPhase struct {
 
 func (x *SetPhase) Reset() {
 	*x = SetPhase{}
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2553,7 @@ func (x *SetPhase) String() string {
 func (*SetPhase) ProtoMessage() {}
 
 func (x *SetPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2566,7 @@ func (x *SetPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPhase.ProtoReflect.Descriptor instead.
 func (*SetPhase) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{24}
+	return file_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetPhase) GetFrom() Phase {
@@ -2422,7 +2599,7 @@ type SetSettings struct {
 
 func (x *SetSettings) Reset() {
 	*x = SetSettings{}
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2611,7 @@ func (x *SetSettings) String() string {
 func (*SetSettings) ProtoMessage() {}
 
 func (x *SetSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2624,7 @@ func (x *SetSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettings.ProtoReflect.Descriptor instead.
 func (*SetSettings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{25}
+	return file_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetSettings) GetSettings() *Settings {
@@ -2466,7 +2643,7 @@ type TakeDigest struct {
 
 func (x *TakeDigest) Reset() {
 	*x = TakeDigest{}
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2655,7 @@ func (x *TakeDigest) String() string {
 func (*TakeDigest) ProtoMessage() {}
 
 func (x *TakeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2668,7 @@ func (x *TakeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeDigest.ProtoReflect.Descriptor instead.
 func (*TakeDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{26}
+	return file_log_proto_rawDescGZIP(), []int{27}
 }
 
 // RaiseEpoch starts a new line of leaders, after recovery or restore.
@@ -2504,7 +2681,7 @@ type RaiseEpoch struct {
 
 func (x *RaiseEpoch) Reset() {
 	*x = RaiseEpoch{}
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2693,7 @@ func (x *RaiseEpoch) String() string {
 func (*RaiseEpoch) ProtoMessage() {}
 
 func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2706,7 @@ func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpoch.ProtoReflect.Descriptor instead.
 func (*RaiseEpoch) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{27}
+	return file_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RaiseEpoch) GetTo() uint64 {
@@ -2550,7 +2727,7 @@ type RaiseVersion struct {
 
 func (x *RaiseVersion) Reset() {
 	*x = RaiseVersion{}
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2739,7 @@ func (x *RaiseVersion) String() string {
 func (*RaiseVersion) ProtoMessage() {}
 
 func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2752,7 @@ func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseVersion.ProtoReflect.Descriptor instead.
 func (*RaiseVersion) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{28}
+	return file_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RaiseVersion) GetTo() uint32 {
@@ -2597,7 +2774,7 @@ type CheckDigest struct {
 
 func (x *CheckDigest) Reset() {
 	*x = CheckDigest{}
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2786,7 @@ func (x *CheckDigest) String() string {
 func (*CheckDigest) ProtoMessage() {}
 
 func (x *CheckDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2799,7 @@ func (x *CheckDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckDigest.ProtoReflect.Descriptor instead.
 func (*CheckDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{29}
+	return file_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckDigest) GetIndex() uint64 {
@@ -2653,7 +2830,7 @@ type RestoreState struct {
 
 func (x *RestoreState) Reset() {
 	*x = RestoreState{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2842,7 @@ func (x *RestoreState) String() string {
 func (*RestoreState) ProtoMessage() {}
 
 func (x *RestoreState) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2855,7 @@ func (x *RestoreState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreState.ProtoReflect.Descriptor instead.
 func (*RestoreState) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{30}
+	return file_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestoreState) GetSnapshot() []byte {
@@ -2712,7 +2889,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2901,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2914,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{31}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Result) GetReason() Reason {
@@ -2787,7 +2964,7 @@ type Remembered struct {
 
 func (x *Remembered) Reset() {
 	*x = Remembered{}
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +2976,7 @@ func (x *Remembered) String() string {
 func (*Remembered) ProtoMessage() {}
 
 func (x *Remembered) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +2989,7 @@ func (x *Remembered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remembered.ProtoReflect.Descriptor instead.
 func (*Remembered) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{32}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Remembered) GetRequestId() string {
@@ -2848,7 +3025,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +3037,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +3050,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{33}
+	return file_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2924,7 +3101,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3113,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3126,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{34}
+	return file_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *State) GetHeader() *SnapshotHeader {
@@ -3052,7 +3229,7 @@ const file_log_proto_rawDesc = "" +
 	"\aengines\x18\x05 \x03(\tR\aengines\"6\n" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\xcb\x03\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xfa\x03\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12-\n" +
@@ -3065,7 +3242,8 @@ const file_log_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\x0e2\x1b.orrery.log.v1.WorkerStatusR\x06status\x12*\n" +
 	"\x11host_memory_bytes\x18\n" +
 	" \x01(\x04R\x0fhostMemoryBytes\x12,\n" +
-	"\x12registered_unix_ns\x18\v \x01(\x03R\x10registeredUnixNs\"R\n" +
+	"\x12registered_unix_ns\x18\v \x01(\x03R\x10registeredUnixNs\x12-\n" +
+	"\x13drain_until_unix_ns\x18\f \x01(\x03R\x10drainUntilUnixNs\"R\n" +
 	"\n" +
 	"TensorSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -3084,7 +3262,7 @@ const file_log_proto_rawDesc = "" +
 	"\fprofile_rows\x18\x05 \x03(\rR\vprofileRows\x12\x16\n" +
 	"\x06engine\x18\x06 \x01(\tR\x06engine\x12%\n" +
 	"\x0eengine_version\x18\a \x01(\tR\rengineVersion\x12\x1a\n" +
-	"\bemulated\x18\b \x01(\bR\bemulated\"\x86\x03\n" +
+	"\bemulated\x18\b \x01(\bR\bemulated\"\x9c\x03\n" +
 	"\x05Model\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3100,14 +3278,16 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12,\n" +
 	"\x04info\x18\f \x01(\v2\x18.orrery.log.v1.ModelInfoR\x04info\x12$\n" +
-	"\x0ewanted_unix_ns\x18\r \x01(\x03R\fwantedUnixNs\"\xc3\x01\n" +
+	"\x0ewanted_unix_ns\x18\r \x01(\x03R\fwantedUnixNs\x12\x14\n" +
+	"\x05blame\x18\x0e \x01(\tR\x05blame\"\xf6\x01\n" +
 	"\aHolding\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\tR\vincarnation\x124\n" +
 	"\x06status\x18\x04 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x17\n" +
-	"\aload_ns\x18\x06 \x01(\x03R\x06loadNs\"\x84\x01\n" +
+	"\aload_ns\x18\x06 \x01(\x03R\x06loadNs\x121\n" +
+	"\x05fault\x18\a \x01(\x0e2\x1b.orrery.log.v1.HoldingFaultR\x05fault\"\x84\x01\n" +
 	"\n" +
 	"ProfileKey\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
@@ -3126,7 +3306,7 @@ const file_log_proto_rawDesc = "" +
 	"\x13weights_load_p50_ns\x18\x02 \x01(\x03R\x10weightsLoadP50Ns\x12-\n" +
 	"\x13weights_load_p99_ns\x18\x03 \x01(\x03R\x10weightsLoadP99Ns\x125\n" +
 	"\texecution\x18\x04 \x03(\v2\x17.orrery.log.v1.RowsTimeR\texecution\x12/\n" +
-	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\x82\t\n" +
+	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\xca\t\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -3151,18 +3331,20 @@ const file_log_proto_rawDesc = "" +
 	"raiseEpoch\x12B\n" +
 	"\rraise_version\x18\x16 \x01(\v2\x1b.orrery.log.v1.RaiseVersionH\x00R\fraiseVersion\x12?\n" +
 	"\fcheck_digest\x18\x17 \x01(\v2\x1a.orrery.log.v1.CheckDigestH\x00R\vcheckDigest\x12B\n" +
-	"\rrestore_state\x18\x18 \x01(\v2\x1b.orrery.log.v1.RestoreStateH\x00R\frestoreStateB\x06\n" +
+	"\rrestore_state\x18\x18 \x01(\v2\x1b.orrery.log.v1.RestoreStateH\x00R\frestoreState\x12F\n" +
+	"\x0fset_model_blame\x18\x19 \x01(\v2\x1c.orrery.log.v1.SetModelBlameH\x00R\rsetModelBlameB\x06\n" +
 	"\x04body\"a\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x123\n" +
 	"\bsettings\x18\x02 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"?\n" +
 	"\x0eRegisterWorker\x12-\n" +
-	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\"|\n" +
+	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\"\xab\x01\n" +
 	"\x0fSetWorkerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x123\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x1b.orrery.log.v1.WorkerStatusR\x06status\"D\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1b.orrery.log.v1.WorkerStatusR\x06status\x12-\n" +
+	"\x13drain_until_unix_ns\x18\x04 \x01(\x03R\x10drainUntilUnixNs\"D\n" +
 	"\fRemoveWorker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x89\x02\n" +
@@ -3178,7 +3360,10 @@ const file_log_proto_rawDesc = "" +
 	"\vconstraints\x18\t \x03(\v2\x14.orrery.log.v1.LabelR\vconstraints\";\n" +
 	"\vUnloadModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\x87\x01\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"@\n" +
+	"\rSetModelBlame\x12\x19\n" +
+	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x14\n" +
+	"\x05blame\x18\x02 \x01(\tR\x05blame\"\x87\x01\n" +
 	"\rHoldingUpdate\x120\n" +
 	"\aholding\x18\x01 \x01(\v2\x16.orrery.log.v1.HoldingR\aholding\x12,\n" +
 	"\x04info\x18\x02 \x01(\v2\x18.orrery.log.v1.ModelInfoR\x04info\x12\x16\n" +
@@ -3245,16 +3430,24 @@ const file_log_proto_rawDesc = "" +
 	"\n" +
 	"WorkerKind\x12\x17\n" +
 	"\x13WORKER_KIND_SESSION\x10\x00\x12\x14\n" +
-	"\x10WORKER_KIND_HTTP\x10\x01*w\n" +
+	"\x10WORKER_KIND_HTTP\x10\x01*\x92\x01\n" +
 	"\fWorkerStatus\x12\x17\n" +
 	"\x13WORKER_STATUS_READY\x10\x00\x12\x1a\n" +
 	"\x16WORKER_STATUS_CORDONED\x10\x01\x12\x1a\n" +
 	"\x16WORKER_STATUS_DRAINING\x10\x02\x12\x16\n" +
-	"\x12WORKER_STATUS_LOST\x10\x03*a\n" +
+	"\x12WORKER_STATUS_LOST\x10\x03\x12\x19\n" +
+	"\x15WORKER_STATUS_EVICTED\x10\x04*a\n" +
 	"\rHoldingStatus\x12\x1a\n" +
 	"\x16HOLDING_STATUS_PENDING\x10\x00\x12\x19\n" +
 	"\x15HOLDING_STATUS_LOADED\x10\x01\x12\x19\n" +
-	"\x15HOLDING_STATUS_FAILED\x10\x02*\xed\x01\n" +
+	"\x15HOLDING_STATUS_FAILED\x10\x02*\xb1\x01\n" +
+	"\fHoldingFault\x12\x16\n" +
+	"\x12HOLDING_FAULT_NONE\x10\x00\x12\x17\n" +
+	"\x13HOLDING_FAULT_OTHER\x10\x01\x12\x1b\n" +
+	"\x17HOLDING_FAULT_NO_MEMORY\x10\x02\x12\x1b\n" +
+	"\x17HOLDING_FAULT_NO_ENGINE\x10\x03\x12\x1c\n" +
+	"\x18HOLDING_FAULT_BAD_SOURCE\x10\x04\x12\x18\n" +
+	"\x14HOLDING_FAULT_DIGEST\x10\x05*\xed\x01\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vREASON_NONE\x10\x00\x12\x12\n" +
 	"\x0eREASON_TOO_OLD\x10\x01\x12\x18\n" +
@@ -3279,108 +3472,112 @@ func file_log_proto_rawDescGZIP() []byte {
 	return file_log_proto_rawDescData
 }
 
-var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_log_proto_goTypes = []any{
 	(Phase)(0),              // 0: orrery.log.v1.Phase
 	(WorkerKind)(0),         // 1: orrery.log.v1.WorkerKind
 	(WorkerStatus)(0),       // 2: orrery.log.v1.WorkerStatus
 	(HoldingStatus)(0),      // 3: orrery.log.v1.HoldingStatus
-	(Reason)(0),             // 4: orrery.log.v1.Reason
-	(Settings_LateLoads)(0), // 5: orrery.log.v1.Settings.LateLoads
-	(*Cluster)(nil),         // 6: orrery.log.v1.Cluster
-	(*Settings)(nil),        // 7: orrery.log.v1.Settings
-	(*Label)(nil),           // 8: orrery.log.v1.Label
-	(*Device)(nil),          // 9: orrery.log.v1.Device
-	(*Engine)(nil),          // 10: orrery.log.v1.Engine
-	(*Worker)(nil),          // 11: orrery.log.v1.Worker
-	(*TensorSpec)(nil),      // 12: orrery.log.v1.TensorSpec
-	(*Signature)(nil),       // 13: orrery.log.v1.Signature
-	(*ModelInfo)(nil),       // 14: orrery.log.v1.ModelInfo
-	(*Model)(nil),           // 15: orrery.log.v1.Model
-	(*Holding)(nil),         // 16: orrery.log.v1.Holding
-	(*ProfileKey)(nil),      // 17: orrery.log.v1.ProfileKey
-	(*RowsTime)(nil),        // 18: orrery.log.v1.RowsTime
-	(*Profile)(nil),         // 19: orrery.log.v1.Profile
-	(*Command)(nil),         // 20: orrery.log.v1.Command
-	(*InitCluster)(nil),     // 21: orrery.log.v1.InitCluster
-	(*RegisterWorker)(nil),  // 22: orrery.log.v1.RegisterWorker
-	(*SetWorkerStatus)(nil), // 23: orrery.log.v1.SetWorkerStatus
-	(*RemoveWorker)(nil),    // 24: orrery.log.v1.RemoveWorker
-	(*LoadModel)(nil),       // 25: orrery.log.v1.LoadModel
-	(*UnloadModel)(nil),     // 26: orrery.log.v1.UnloadModel
-	(*HoldingUpdate)(nil),   // 27: orrery.log.v1.HoldingUpdate
-	(*UpdateHoldings)(nil),  // 28: orrery.log.v1.UpdateHoldings
-	(*PutProfiles)(nil),     // 29: orrery.log.v1.PutProfiles
-	(*SetPhase)(nil),        // 30: orrery.log.v1.SetPhase
-	(*SetSettings)(nil),     // 31: orrery.log.v1.SetSettings
-	(*TakeDigest)(nil),      // 32: orrery.log.v1.TakeDigest
-	(*RaiseEpoch)(nil),      // 33: orrery.log.v1.RaiseEpoch
-	(*RaiseVersion)(nil),    // 34: orrery.log.v1.RaiseVersion
-	(*CheckDigest)(nil),     // 35: orrery.log.v1.CheckDigest
-	(*RestoreState)(nil),    // 36: orrery.log.v1.RestoreState
-	(*Result)(nil),          // 37: orrery.log.v1.Result
-	(*Remembered)(nil),      // 38: orrery.log.v1.Remembered
-	(*SnapshotHeader)(nil),  // 39: orrery.log.v1.SnapshotHeader
-	(*State)(nil),           // 40: orrery.log.v1.State
+	(HoldingFault)(0),       // 4: orrery.log.v1.HoldingFault
+	(Reason)(0),             // 5: orrery.log.v1.Reason
+	(Settings_LateLoads)(0), // 6: orrery.log.v1.Settings.LateLoads
+	(*Cluster)(nil),         // 7: orrery.log.v1.Cluster
+	(*Settings)(nil),        // 8: orrery.log.v1.Settings
+	(*Label)(nil),           // 9: orrery.log.v1.Label
+	(*Device)(nil),          // 10: orrery.log.v1.Device
+	(*Engine)(nil),          // 11: orrery.log.v1.Engine
+	(*Worker)(nil),          // 12: orrery.log.v1.Worker
+	(*TensorSpec)(nil),      // 13: orrery.log.v1.TensorSpec
+	(*Signature)(nil),       // 14: orrery.log.v1.Signature
+	(*ModelInfo)(nil),       // 15: orrery.log.v1.ModelInfo
+	(*Model)(nil),           // 16: orrery.log.v1.Model
+	(*Holding)(nil),         // 17: orrery.log.v1.Holding
+	(*ProfileKey)(nil),      // 18: orrery.log.v1.ProfileKey
+	(*RowsTime)(nil),        // 19: orrery.log.v1.RowsTime
+	(*Profile)(nil),         // 20: orrery.log.v1.Profile
+	(*Command)(nil),         // 21: orrery.log.v1.Command
+	(*InitCluster)(nil),     // 22: orrery.log.v1.InitCluster
+	(*RegisterWorker)(nil),  // 23: orrery.log.v1.RegisterWorker
+	(*SetWorkerStatus)(nil), // 24: orrery.log.v1.SetWorkerStatus
+	(*RemoveWorker)(nil),    // 25: orrery.log.v1.RemoveWorker
+	(*LoadModel)(nil),       // 26: orrery.log.v1.LoadModel
+	(*UnloadModel)(nil),     // 27: orrery.log.v1.UnloadModel
+	(*SetModelBlame)(nil),   // 28: orrery.log.v1.SetModelBlame
+	(*HoldingUpdate)(nil),   // 29: orrery.log.v1.HoldingUpdate
+	(*UpdateHoldings)(nil),  // 30: orrery.log.v1.UpdateHoldings
+	(*PutProfiles)(nil),     // 31: orrery.log.v1.PutProfiles
+	(*SetPhase)(nil),        // 32: orrery.log.v1.SetPhase
+	(*SetSettings)(nil),     // 33: orrery.log.v1.SetSettings
+	(*TakeDigest)(nil),      // 34: orrery.log.v1.TakeDigest
+	(*RaiseEpoch)(nil),      // 35: orrery.log.v1.RaiseEpoch
+	(*RaiseVersion)(nil),    // 36: orrery.log.v1.RaiseVersion
+	(*CheckDigest)(nil),     // 37: orrery.log.v1.CheckDigest
+	(*RestoreState)(nil),    // 38: orrery.log.v1.RestoreState
+	(*Result)(nil),          // 39: orrery.log.v1.Result
+	(*Remembered)(nil),      // 40: orrery.log.v1.Remembered
+	(*SnapshotHeader)(nil),  // 41: orrery.log.v1.SnapshotHeader
+	(*State)(nil),           // 42: orrery.log.v1.State
 }
 var file_log_proto_depIdxs = []int32{
 	0,  // 0: orrery.log.v1.Cluster.phase:type_name -> orrery.log.v1.Phase
-	7,  // 1: orrery.log.v1.Cluster.settings:type_name -> orrery.log.v1.Settings
-	5,  // 2: orrery.log.v1.Settings.late_loads:type_name -> orrery.log.v1.Settings.LateLoads
+	8,  // 1: orrery.log.v1.Cluster.settings:type_name -> orrery.log.v1.Settings
+	6,  // 2: orrery.log.v1.Settings.late_loads:type_name -> orrery.log.v1.Settings.LateLoads
 	1,  // 3: orrery.log.v1.Worker.kind:type_name -> orrery.log.v1.WorkerKind
-	9,  // 4: orrery.log.v1.Worker.devices:type_name -> orrery.log.v1.Device
-	10, // 5: orrery.log.v1.Worker.engines:type_name -> orrery.log.v1.Engine
-	8,  // 6: orrery.log.v1.Worker.labels:type_name -> orrery.log.v1.Label
+	10, // 4: orrery.log.v1.Worker.devices:type_name -> orrery.log.v1.Device
+	11, // 5: orrery.log.v1.Worker.engines:type_name -> orrery.log.v1.Engine
+	9,  // 6: orrery.log.v1.Worker.labels:type_name -> orrery.log.v1.Label
 	2,  // 7: orrery.log.v1.Worker.status:type_name -> orrery.log.v1.WorkerStatus
-	12, // 8: orrery.log.v1.Signature.inputs:type_name -> orrery.log.v1.TensorSpec
-	12, // 9: orrery.log.v1.Signature.outputs:type_name -> orrery.log.v1.TensorSpec
-	13, // 10: orrery.log.v1.ModelInfo.signature:type_name -> orrery.log.v1.Signature
-	8,  // 11: orrery.log.v1.Model.constraints:type_name -> orrery.log.v1.Label
-	14, // 12: orrery.log.v1.Model.info:type_name -> orrery.log.v1.ModelInfo
+	13, // 8: orrery.log.v1.Signature.inputs:type_name -> orrery.log.v1.TensorSpec
+	13, // 9: orrery.log.v1.Signature.outputs:type_name -> orrery.log.v1.TensorSpec
+	14, // 10: orrery.log.v1.ModelInfo.signature:type_name -> orrery.log.v1.Signature
+	9,  // 11: orrery.log.v1.Model.constraints:type_name -> orrery.log.v1.Label
+	15, // 12: orrery.log.v1.Model.info:type_name -> orrery.log.v1.ModelInfo
 	3,  // 13: orrery.log.v1.Holding.status:type_name -> orrery.log.v1.HoldingStatus
-	17, // 14: orrery.log.v1.Profile.key:type_name -> orrery.log.v1.ProfileKey
-	18, // 15: orrery.log.v1.Profile.execution:type_name -> orrery.log.v1.RowsTime
-	21, // 16: orrery.log.v1.Command.init_cluster:type_name -> orrery.log.v1.InitCluster
-	22, // 17: orrery.log.v1.Command.register_worker:type_name -> orrery.log.v1.RegisterWorker
-	23, // 18: orrery.log.v1.Command.set_worker_status:type_name -> orrery.log.v1.SetWorkerStatus
-	24, // 19: orrery.log.v1.Command.remove_worker:type_name -> orrery.log.v1.RemoveWorker
-	25, // 20: orrery.log.v1.Command.load_model:type_name -> orrery.log.v1.LoadModel
-	26, // 21: orrery.log.v1.Command.unload_model:type_name -> orrery.log.v1.UnloadModel
-	28, // 22: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
-	29, // 23: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
-	30, // 24: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
-	31, // 25: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
-	32, // 26: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
-	33, // 27: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
-	34, // 28: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
-	35, // 29: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
-	36, // 30: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
-	7,  // 31: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
-	11, // 32: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
-	2,  // 33: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
-	8,  // 34: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
-	16, // 35: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
-	14, // 36: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
-	27, // 37: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
-	19, // 38: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
-	0,  // 39: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
-	0,  // 40: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
-	7,  // 41: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
-	4,  // 42: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
-	37, // 43: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
-	39, // 44: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
-	6,  // 45: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
-	11, // 46: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
-	15, // 47: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
-	16, // 48: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
-	19, // 49: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
-	38, // 50: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	4,  // 14: orrery.log.v1.Holding.fault:type_name -> orrery.log.v1.HoldingFault
+	18, // 15: orrery.log.v1.Profile.key:type_name -> orrery.log.v1.ProfileKey
+	19, // 16: orrery.log.v1.Profile.execution:type_name -> orrery.log.v1.RowsTime
+	22, // 17: orrery.log.v1.Command.init_cluster:type_name -> orrery.log.v1.InitCluster
+	23, // 18: orrery.log.v1.Command.register_worker:type_name -> orrery.log.v1.RegisterWorker
+	24, // 19: orrery.log.v1.Command.set_worker_status:type_name -> orrery.log.v1.SetWorkerStatus
+	25, // 20: orrery.log.v1.Command.remove_worker:type_name -> orrery.log.v1.RemoveWorker
+	26, // 21: orrery.log.v1.Command.load_model:type_name -> orrery.log.v1.LoadModel
+	27, // 22: orrery.log.v1.Command.unload_model:type_name -> orrery.log.v1.UnloadModel
+	30, // 23: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
+	31, // 24: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
+	32, // 25: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
+	33, // 26: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
+	34, // 27: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
+	35, // 28: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
+	36, // 29: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
+	37, // 30: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
+	38, // 31: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
+	28, // 32: orrery.log.v1.Command.set_model_blame:type_name -> orrery.log.v1.SetModelBlame
+	8,  // 33: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
+	12, // 34: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
+	2,  // 35: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
+	9,  // 36: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
+	17, // 37: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
+	15, // 38: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
+	29, // 39: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
+	20, // 40: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
+	0,  // 41: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
+	0,  // 42: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
+	8,  // 43: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
+	5,  // 44: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
+	39, // 45: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
+	41, // 46: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
+	7,  // 47: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
+	12, // 48: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
+	16, // 49: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
+	17, // 50: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
+	20, // 51: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
+	40, // 52: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -3404,14 +3601,15 @@ func file_log_proto_init() {
 		(*Command_RaiseVersion)(nil),
 		(*Command_CheckDigest)(nil),
 		(*Command_RestoreState)(nil),
+		(*Command_SetModelBlame)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   35,
+			NumEnums:      7,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

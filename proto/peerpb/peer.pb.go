@@ -589,6 +589,86 @@ func (x *LiveResponse) GetStartup() *controlpb.StartupStatus {
 	return nil
 }
 
+type ReleaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReleaseRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+type ReleaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{11}
+}
+
 type DigestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -598,7 +678,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +690,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +703,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DigestRequest) GetIndex() uint64 {
@@ -644,7 +724,7 @@ type DigestResponse struct {
 
 func (x *DigestResponse) Reset() {
 	*x = DigestResponse{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +736,7 @@ func (x *DigestResponse) String() string {
 func (*DigestResponse) ProtoMessage() {}
 
 func (x *DigestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +749,7 @@ func (x *DigestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestResponse.ProtoReflect.Descriptor instead.
 func (*DigestResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DigestResponse) GetName() string {
@@ -701,7 +781,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +793,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +806,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 type ReadIndexResponse struct {
@@ -742,7 +822,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +834,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +847,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -793,7 +873,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +885,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +898,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveRequest) GetReplicaId() string {
@@ -836,7 +916,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +928,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +941,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 type TransferRequest struct {
@@ -874,7 +954,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +966,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +979,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferRequest) GetReplicaId() string {
@@ -917,7 +997,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1009,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1022,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 var File_peer_proto protoreflect.FileDescriptor
@@ -989,7 +1069,10 @@ const file_peer_proto_rawDesc = "" +
 	"\vLiveRequest\"\x83\x01\n" +
 	"\fLiveResponse\x127\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1d.orrery.control.v1.WorkerLiveR\aworkers\x12:\n" +
-	"\astartup\x18\x02 \x01(\v2 .orrery.control.v1.StartupStatusR\astartup\"%\n" +
+	"\astartup\x18\x02 \x01(\v2 .orrery.control.v1.StartupStatusR\astartup\"(\n" +
+	"\x0eReleaseRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x11\n" +
+	"\x0fReleaseResponse\"%\n" +
 	"\rDigestRequest\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"R\n" +
 	"\x0eDigestResponse\x12\x12\n" +
@@ -1007,13 +1090,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\tR\treplicaId\"\x12\n" +
-	"\x10TransferResponse2\xb8\x05\n" +
+	"\x10TransferResponse2\x86\x06\n" +
 	"\x04Peer\x12O\n" +
 	"\bIdentify\x12\x1f.orrery.peer.v1.IdentifyRequest\x1a .orrery.peer.v1.IdentifyResponse\"\x00\x12C\n" +
 	"\x04Join\x12\x1b.orrery.peer.v1.JoinRequest\x1a\x1c.orrery.peer.v1.JoinResponse\"\x00\x12L\n" +
 	"\aPropose\x12\x1e.orrery.peer.v1.ProposeRequest\x1a\x1f.orrery.peer.v1.ProposeResponse\"\x00\x12L\n" +
 	"\aResolve\x12\x1e.orrery.peer.v1.ResolveRequest\x1a\x1f.orrery.peer.v1.ResolveResponse\"\x00\x12C\n" +
-	"\x04Live\x12\x1b.orrery.peer.v1.LiveRequest\x1a\x1c.orrery.peer.v1.LiveResponse\"\x00\x12I\n" +
+	"\x04Live\x12\x1b.orrery.peer.v1.LiveRequest\x1a\x1c.orrery.peer.v1.LiveResponse\"\x00\x12L\n" +
+	"\aRelease\x12\x1e.orrery.peer.v1.ReleaseRequest\x1a\x1f.orrery.peer.v1.ReleaseResponse\"\x00\x12I\n" +
 	"\x06Digest\x12\x1d.orrery.peer.v1.DigestRequest\x1a\x1e.orrery.peer.v1.DigestResponse\"\x00\x12R\n" +
 	"\tReadIndex\x12 .orrery.peer.v1.ReadIndexRequest\x1a!.orrery.peer.v1.ReadIndexResponse\"\x00\x12I\n" +
 	"\x06Remove\x12\x1d.orrery.peer.v1.RemoveRequest\x1a\x1e.orrery.peer.v1.RemoveResponse\"\x00\x12O\n" +
@@ -1031,7 +1115,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_peer_proto_goTypes = []any{
 	(*IdentifyRequest)(nil),         // 0: orrery.peer.v1.IdentifyRequest
 	(*IdentifyResponse)(nil),        // 1: orrery.peer.v1.IdentifyResponse
@@ -1043,44 +1127,48 @@ var file_peer_proto_goTypes = []any{
 	(*ResolveResponse)(nil),         // 7: orrery.peer.v1.ResolveResponse
 	(*LiveRequest)(nil),             // 8: orrery.peer.v1.LiveRequest
 	(*LiveResponse)(nil),            // 9: orrery.peer.v1.LiveResponse
-	(*DigestRequest)(nil),           // 10: orrery.peer.v1.DigestRequest
-	(*DigestResponse)(nil),          // 11: orrery.peer.v1.DigestResponse
-	(*ReadIndexRequest)(nil),        // 12: orrery.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),       // 13: orrery.peer.v1.ReadIndexResponse
-	(*RemoveRequest)(nil),           // 14: orrery.peer.v1.RemoveRequest
-	(*RemoveResponse)(nil),          // 15: orrery.peer.v1.RemoveResponse
-	(*TransferRequest)(nil),         // 16: orrery.peer.v1.TransferRequest
-	(*TransferResponse)(nil),        // 17: orrery.peer.v1.TransferResponse
-	(*logpb.Result)(nil),            // 18: orrery.log.v1.Result
-	(*logpb.Model)(nil),             // 19: orrery.log.v1.Model
-	(*controlpb.WorkerLive)(nil),    // 20: orrery.control.v1.WorkerLive
-	(*controlpb.StartupStatus)(nil), // 21: orrery.control.v1.StartupStatus
+	(*ReleaseRequest)(nil),          // 10: orrery.peer.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 11: orrery.peer.v1.ReleaseResponse
+	(*DigestRequest)(nil),           // 12: orrery.peer.v1.DigestRequest
+	(*DigestResponse)(nil),          // 13: orrery.peer.v1.DigestResponse
+	(*ReadIndexRequest)(nil),        // 14: orrery.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 15: orrery.peer.v1.ReadIndexResponse
+	(*RemoveRequest)(nil),           // 16: orrery.peer.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 17: orrery.peer.v1.RemoveResponse
+	(*TransferRequest)(nil),         // 18: orrery.peer.v1.TransferRequest
+	(*TransferResponse)(nil),        // 19: orrery.peer.v1.TransferResponse
+	(*logpb.Result)(nil),            // 20: orrery.log.v1.Result
+	(*logpb.Model)(nil),             // 21: orrery.log.v1.Model
+	(*controlpb.WorkerLive)(nil),    // 22: orrery.control.v1.WorkerLive
+	(*controlpb.StartupStatus)(nil), // 23: orrery.control.v1.StartupStatus
 }
 var file_peer_proto_depIdxs = []int32{
-	18, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
-	19, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
-	20, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
-	21, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
+	20, // 0: orrery.peer.v1.ProposeResponse.result:type_name -> orrery.log.v1.Result
+	21, // 1: orrery.peer.v1.ResolveResponse.model:type_name -> orrery.log.v1.Model
+	22, // 2: orrery.peer.v1.LiveResponse.workers:type_name -> orrery.control.v1.WorkerLive
+	23, // 3: orrery.peer.v1.LiveResponse.startup:type_name -> orrery.control.v1.StartupStatus
 	0,  // 4: orrery.peer.v1.Peer.Identify:input_type -> orrery.peer.v1.IdentifyRequest
 	2,  // 5: orrery.peer.v1.Peer.Join:input_type -> orrery.peer.v1.JoinRequest
 	4,  // 6: orrery.peer.v1.Peer.Propose:input_type -> orrery.peer.v1.ProposeRequest
 	6,  // 7: orrery.peer.v1.Peer.Resolve:input_type -> orrery.peer.v1.ResolveRequest
 	8,  // 8: orrery.peer.v1.Peer.Live:input_type -> orrery.peer.v1.LiveRequest
-	10, // 9: orrery.peer.v1.Peer.Digest:input_type -> orrery.peer.v1.DigestRequest
-	12, // 10: orrery.peer.v1.Peer.ReadIndex:input_type -> orrery.peer.v1.ReadIndexRequest
-	14, // 11: orrery.peer.v1.Peer.Remove:input_type -> orrery.peer.v1.RemoveRequest
-	16, // 12: orrery.peer.v1.Peer.Transfer:input_type -> orrery.peer.v1.TransferRequest
-	1,  // 13: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
-	3,  // 14: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
-	5,  // 15: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
-	7,  // 16: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
-	9,  // 17: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
-	11, // 18: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
-	13, // 19: orrery.peer.v1.Peer.ReadIndex:output_type -> orrery.peer.v1.ReadIndexResponse
-	15, // 20: orrery.peer.v1.Peer.Remove:output_type -> orrery.peer.v1.RemoveResponse
-	17, // 21: orrery.peer.v1.Peer.Transfer:output_type -> orrery.peer.v1.TransferResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
+	10, // 9: orrery.peer.v1.Peer.Release:input_type -> orrery.peer.v1.ReleaseRequest
+	12, // 10: orrery.peer.v1.Peer.Digest:input_type -> orrery.peer.v1.DigestRequest
+	14, // 11: orrery.peer.v1.Peer.ReadIndex:input_type -> orrery.peer.v1.ReadIndexRequest
+	16, // 12: orrery.peer.v1.Peer.Remove:input_type -> orrery.peer.v1.RemoveRequest
+	18, // 13: orrery.peer.v1.Peer.Transfer:input_type -> orrery.peer.v1.TransferRequest
+	1,  // 14: orrery.peer.v1.Peer.Identify:output_type -> orrery.peer.v1.IdentifyResponse
+	3,  // 15: orrery.peer.v1.Peer.Join:output_type -> orrery.peer.v1.JoinResponse
+	5,  // 16: orrery.peer.v1.Peer.Propose:output_type -> orrery.peer.v1.ProposeResponse
+	7,  // 17: orrery.peer.v1.Peer.Resolve:output_type -> orrery.peer.v1.ResolveResponse
+	9,  // 18: orrery.peer.v1.Peer.Live:output_type -> orrery.peer.v1.LiveResponse
+	11, // 19: orrery.peer.v1.Peer.Release:output_type -> orrery.peer.v1.ReleaseResponse
+	13, // 20: orrery.peer.v1.Peer.Digest:output_type -> orrery.peer.v1.DigestResponse
+	15, // 21: orrery.peer.v1.Peer.ReadIndex:output_type -> orrery.peer.v1.ReadIndexResponse
+	17, // 22: orrery.peer.v1.Peer.Remove:output_type -> orrery.peer.v1.RemoveResponse
+	19, // 23: orrery.peer.v1.Peer.Transfer:output_type -> orrery.peer.v1.TransferResponse
+	14, // [14:24] is the sub-list for method output_type
+	4,  // [4:14] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1097,7 +1185,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	Peer_Propose_FullMethodName   = "/orrery.peer.v1.Peer/Propose"
 	Peer_Resolve_FullMethodName   = "/orrery.peer.v1.Peer/Resolve"
 	Peer_Live_FullMethodName      = "/orrery.peer.v1.Peer/Live"
+	Peer_Release_FullMethodName   = "/orrery.peer.v1.Peer/Release"
 	Peer_Digest_FullMethodName    = "/orrery.peer.v1.Peer/Digest"
 	Peer_ReadIndex_FullMethodName = "/orrery.peer.v1.Peer/ReadIndex"
 	Peer_Remove_FullMethodName    = "/orrery.peer.v1.Peer/Remove"
@@ -50,6 +51,8 @@ type PeerClient interface {
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	// Live asks the leader for what is not replicated.
 	Live(ctx context.Context, in *LiveRequest, opts ...grpc.CallOption) (*LiveResponse, error)
+	// Release asks the leader to end a worker's quarantine.
+	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 	// Digest asks for a replica's own digest at a log index.
 	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestResponse, error)
 	// ReadIndex asks the leader how far a reader's own state must have come, to
@@ -119,6 +122,16 @@ func (c *peerClient) Live(ctx context.Context, in *LiveRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *peerClient) Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseResponse)
+	err := c.cc.Invoke(ctx, Peer_Release_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DigestResponse)
@@ -176,6 +189,8 @@ type PeerServer interface {
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	// Live asks the leader for what is not replicated.
 	Live(context.Context, *LiveRequest) (*LiveResponse, error)
+	// Release asks the leader to end a worker's quarantine.
+	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	// Digest asks for a replica's own digest at a log index.
 	Digest(context.Context, *DigestRequest) (*DigestResponse, error)
 	// ReadIndex asks the leader how far a reader's own state must have come, to
@@ -209,6 +224,9 @@ func (UnimplementedPeerServer) Resolve(context.Context, *ResolveRequest) (*Resol
 }
 func (UnimplementedPeerServer) Live(context.Context, *LiveRequest) (*LiveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Live not implemented")
+}
+func (UnimplementedPeerServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
 }
 func (UnimplementedPeerServer) Digest(context.Context, *DigestRequest) (*DigestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Digest not implemented")
@@ -333,6 +351,24 @@ func _Peer_Live_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Release_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Release(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Release_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Release(ctx, req.(*ReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Digest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DigestRequest)
 	if err := dec(in); err != nil {
@@ -431,6 +467,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Live",
 			Handler:    _Peer_Live_Handler,
+		},
+		{
+			MethodName: "Release",
+			Handler:    _Peer_Release_Handler,
 		},
 		{
 			MethodName: "Digest",

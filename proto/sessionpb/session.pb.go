@@ -51,6 +51,9 @@ const (
 	ResultCode_RESULT_CODE_UNKNOWN_ENGINE ResultCode = 17
 	// A request's tensors did not come in time; it was not executed.
 	ResultCode_RESULT_CODE_PAYLOAD_MISSING ResultCode = 18
+	// The worker knows nothing of the action: never sent, but what a leader makes
+	// of a report that lacks it.
+	ResultCode_RESULT_CODE_LOST ResultCode = 19
 )
 
 // Enum value maps for ResultCode.
@@ -75,6 +78,7 @@ var (
 		16: "RESULT_CODE_SHUTTING_DOWN",
 		17: "RESULT_CODE_UNKNOWN_ENGINE",
 		18: "RESULT_CODE_PAYLOAD_MISSING",
+		19: "RESULT_CODE_LOST",
 	}
 	ResultCode_value = map[string]int32{
 		"RESULT_CODE_OK":                    0,
@@ -96,6 +100,7 @@ var (
 		"RESULT_CODE_SHUTTING_DOWN":         16,
 		"RESULT_CODE_UNKNOWN_ENGINE":        17,
 		"RESULT_CODE_PAYLOAD_MISSING":       18,
+		"RESULT_CODE_LOST":                  19,
 	}
 )
 
@@ -270,7 +275,12 @@ type LeaderMessage struct {
 	Actions               []*Action            `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
 	Cancels               []*exchangepb.Cancel `protobuf:"bytes,5,rep,name=cancels,proto3" json:"cancels,omitempty"`
 	// Ask for a full report.
-	Report        bool `protobuf:"varint,6,opt,name=report,proto3" json:"report,omitempty"`
+	Report bool `protobuf:"varint,6,opt,name=report,proto3" json:"report,omitempty"`
+	// Not empty: the leader does not want this worker, and why, for its log. The
+	// session ends.
+	Refusal string `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// The worker was drained: it shall end its process.
+	Leave         bool `protobuf:"varint,8,opt,name=leave,proto3" json:"leave,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +353,20 @@ func (x *LeaderMessage) GetCancels() []*exchangepb.Cancel {
 func (x *LeaderMessage) GetReport() bool {
 	if x != nil {
 		return x.Report
+	}
+	return false
+}
+
+func (x *LeaderMessage) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *LeaderMessage) GetLeave() bool {
+	if x != nil {
+		return x.Leave
 	}
 	return false
 }
@@ -462,7 +486,9 @@ type Pong struct {
 	// Actions that wait or run.
 	Queued uint32 `protobuf:"varint,4,opt,name=queued,proto3" json:"queued,omitempty"`
 	// Of all devices.
-	FreePages     uint32 `protobuf:"varint,5,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	FreePages uint32 `protobuf:"varint,5,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	// By index.
+	Devices       []*DeviceBeat `protobuf:"bytes,6,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,19 +558,133 @@ func (x *Pong) GetFreePages() uint32 {
 	return 0
 }
 
+func (x *Pong) GetDevices() []*DeviceBeat {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// DeviceBeat is what a heartbeat says of a device.
+type DeviceBeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Inference actions that wait or run.
+	Queued    uint32 `protobuf:"varint,2,opt,name=queued,proto3" json:"queued,omitempty"`
+	FreePages uint32 `protobuf:"varint,3,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	// The action that runs there, for how long, and its model; 0: none.
+	ExecutingAction uint64 `protobuf:"varint,4,opt,name=executing_action,json=executingAction,proto3" json:"executing_action,omitempty"`
+	ExecutingModel  uint64 `protobuf:"varint,5,opt,name=executing_model,json=executingModel,proto3" json:"executing_model,omitempty"`
+	ExecutingNs     int64  `protobuf:"varint,6,opt,name=executing_ns,json=executingNs,proto3" json:"executing_ns,omitempty"`
+	// The models whose weights are there; said again only when it has changed
+	// since the last heartbeat of this session.
+	Resident        []uint64 `protobuf:"varint,7,rep,packed,name=resident,proto3" json:"resident,omitempty"`
+	ResidentChanged bool     `protobuf:"varint,8,opt,name=resident_changed,json=residentChanged,proto3" json:"resident_changed,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DeviceBeat) Reset() {
+	*x = DeviceBeat{}
+	mi := &file_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceBeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceBeat) ProtoMessage() {}
+
+func (x *DeviceBeat) ProtoReflect() protoreflect.Message {
+	mi := &file_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceBeat.ProtoReflect.Descriptor instead.
+func (*DeviceBeat) Descriptor() ([]byte, []int) {
+	return file_session_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeviceBeat) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetFreePages() uint32 {
+	if x != nil {
+		return x.FreePages
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetExecutingAction() uint64 {
+	if x != nil {
+		return x.ExecutingAction
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetExecutingModel() uint64 {
+	if x != nil {
+		return x.ExecutingModel
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetExecutingNs() int64 {
+	if x != nil {
+		return x.ExecutingNs
+	}
+	return 0
+}
+
+func (x *DeviceBeat) GetResident() []uint64 {
+	if x != nil {
+		return x.Resident
+	}
+	return nil
+}
+
+func (x *DeviceBeat) GetResidentChanged() bool {
+	if x != nil {
+		return x.ResidentChanged
+	}
+	return false
+}
+
 type WorkerMessage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Opened        *Opened                `protobuf:"bytes,1,opt,name=opened,proto3" json:"opened,omitempty"`
-	Pong          *Pong                  `protobuf:"bytes,2,opt,name=pong,proto3" json:"pong,omitempty"`
-	Report        *Report                `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
-	Results       []*Result              `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Opened  *Opened                `protobuf:"bytes,1,opt,name=opened,proto3" json:"opened,omitempty"`
+	Pong    *Pong                  `protobuf:"bytes,2,opt,name=pong,proto3" json:"pong,omitempty"`
+	Report  *Report                `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	Results []*Result              `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	// The worker is about to end: it starts nothing any more.
+	Leaving       bool `protobuf:"varint,5,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerMessage) Reset() {
 	*x = WorkerMessage{}
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +696,7 @@ func (x *WorkerMessage) String() string {
 func (*WorkerMessage) ProtoMessage() {}
 
 func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +709,7 @@ func (x *WorkerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerMessage.ProtoReflect.Descriptor instead.
 func (*WorkerMessage) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{6}
+	return file_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkerMessage) GetOpened() *Opened {
@@ -600,6 +740,13 @@ func (x *WorkerMessage) GetResults() []*Result {
 	return nil
 }
 
+func (x *WorkerMessage) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 // Opened answers Open. When refused, the stream ends.
 type Opened struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +759,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +771,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +784,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{7}
+	return file_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Opened) GetStale() bool {
@@ -666,14 +813,18 @@ type Report struct {
 	Devices       []*DeviceState `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty"`
 	HostUsedBytes uint64         `protobuf:"varint,5,opt,name=host_used_bytes,json=hostUsedBytes,proto3" json:"host_used_bytes,omitempty"`
 	// This incarnation executes (its registration was committed).
-	Registered    bool `protobuf:"varint,6,opt,name=registered,proto3" json:"registered,omitempty"`
+	Registered bool `protobuf:"varint,6,opt,name=registered,proto3" json:"registered,omitempty"`
+	// The newest action of this session that has arrived, and those whose results
+	// have not been sent before this report, ascending.
+	LastAction    uint64   `protobuf:"varint,7,opt,name=last_action,json=lastAction,proto3" json:"last_action,omitempty"`
+	Outstanding   []uint64 `protobuf:"varint,8,rep,packed,name=outstanding,proto3" json:"outstanding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_session_proto_msgTypes[8]
+	mi := &file_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +836,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[8]
+	mi := &file_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +849,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{8}
+	return file_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Report) GetWorker() *logpb.Worker {
@@ -743,6 +894,20 @@ func (x *Report) GetRegistered() bool {
 	return false
 }
 
+func (x *Report) GetLastAction() uint64 {
+	if x != nil {
+		return x.LastAction
+	}
+	return 0
+}
+
+func (x *Report) GetOutstanding() []uint64 {
+	if x != nil {
+		return x.Outstanding
+	}
+	return nil
+}
+
 type HeldModel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ModelId       uint64                 `protobuf:"varint,1,opt,name=model_id,json=modelId,proto3" json:"model_id,omitempty"`
@@ -756,7 +921,7 @@ type HeldModel struct {
 
 func (x *HeldModel) Reset() {
 	*x = HeldModel{}
-	mi := &file_session_proto_msgTypes[9]
+	mi := &file_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +933,7 @@ func (x *HeldModel) String() string {
 func (*HeldModel) ProtoMessage() {}
 
 func (x *HeldModel) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[9]
+	mi := &file_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +946,7 @@ func (x *HeldModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldModel.ProtoReflect.Descriptor instead.
 func (*HeldModel) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{9}
+	return file_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HeldModel) GetModelId() uint64 {
@@ -832,7 +997,7 @@ type DeviceState struct {
 
 func (x *DeviceState) Reset() {
 	*x = DeviceState{}
-	mi := &file_session_proto_msgTypes[10]
+	mi := &file_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1009,7 @@ func (x *DeviceState) String() string {
 func (*DeviceState) ProtoMessage() {}
 
 func (x *DeviceState) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[10]
+	mi := &file_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1022,7 @@ func (x *DeviceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceState.ProtoReflect.Descriptor instead.
 func (*DeviceState) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{10}
+	return file_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeviceState) GetIndex() uint32 {
@@ -900,7 +1065,7 @@ type ResidentModel struct {
 
 func (x *ResidentModel) Reset() {
 	*x = ResidentModel{}
-	mi := &file_session_proto_msgTypes[11]
+	mi := &file_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1077,7 @@ func (x *ResidentModel) String() string {
 func (*ResidentModel) ProtoMessage() {}
 
 func (x *ResidentModel) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[11]
+	mi := &file_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1090,7 @@ func (x *ResidentModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResidentModel.ProtoReflect.Descriptor instead.
 func (*ResidentModel) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{11}
+	return file_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResidentModel) GetModelId() uint64 {
@@ -974,7 +1139,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_session_proto_msgTypes[12]
+	mi := &file_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1151,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[12]
+	mi := &file_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1164,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{12}
+	return file_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Action) GetId() uint64 {
@@ -1155,7 +1320,7 @@ type LoadModel struct {
 
 func (x *LoadModel) Reset() {
 	*x = LoadModel{}
-	mi := &file_session_proto_msgTypes[13]
+	mi := &file_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1332,7 @@ func (x *LoadModel) String() string {
 func (*LoadModel) ProtoMessage() {}
 
 func (x *LoadModel) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[13]
+	mi := &file_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1345,7 @@ func (x *LoadModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModel.ProtoReflect.Descriptor instead.
 func (*LoadModel) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{13}
+	return file_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoadModel) GetSource() string {
@@ -1226,7 +1391,7 @@ type UnloadModel struct {
 
 func (x *UnloadModel) Reset() {
 	*x = UnloadModel{}
-	mi := &file_session_proto_msgTypes[14]
+	mi := &file_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1403,7 @@ func (x *UnloadModel) String() string {
 func (*UnloadModel) ProtoMessage() {}
 
 func (x *UnloadModel) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[14]
+	mi := &file_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1416,7 @@ func (x *UnloadModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModel.ProtoReflect.Descriptor instead.
 func (*UnloadModel) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{14}
+	return file_session_proto_rawDescGZIP(), []int{15}
 }
 
 type LoadWeights struct {
@@ -1262,7 +1427,7 @@ type LoadWeights struct {
 
 func (x *LoadWeights) Reset() {
 	*x = LoadWeights{}
-	mi := &file_session_proto_msgTypes[15]
+	mi := &file_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1439,7 @@ func (x *LoadWeights) String() string {
 func (*LoadWeights) ProtoMessage() {}
 
 func (x *LoadWeights) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[15]
+	mi := &file_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1452,7 @@ func (x *LoadWeights) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadWeights.ProtoReflect.Descriptor instead.
 func (*LoadWeights) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{15}
+	return file_session_proto_rawDescGZIP(), []int{16}
 }
 
 type EvictWeights struct {
@@ -1298,7 +1463,7 @@ type EvictWeights struct {
 
 func (x *EvictWeights) Reset() {
 	*x = EvictWeights{}
-	mi := &file_session_proto_msgTypes[16]
+	mi := &file_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1475,7 @@ func (x *EvictWeights) String() string {
 func (*EvictWeights) ProtoMessage() {}
 
 func (x *EvictWeights) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[16]
+	mi := &file_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1488,7 @@ func (x *EvictWeights) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictWeights.ProtoReflect.Descriptor instead.
 func (*EvictWeights) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{16}
+	return file_session_proto_rawDescGZIP(), []int{17}
 }
 
 // BatchItem is one request of a batch; its tensors come on Data.
@@ -1338,7 +1503,7 @@ type BatchItem struct {
 
 func (x *BatchItem) Reset() {
 	*x = BatchItem{}
-	mi := &file_session_proto_msgTypes[17]
+	mi := &file_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1515,7 @@ func (x *BatchItem) String() string {
 func (*BatchItem) ProtoMessage() {}
 
 func (x *BatchItem) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[17]
+	mi := &file_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1528,7 @@ func (x *BatchItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchItem.ProtoReflect.Descriptor instead.
 func (*BatchItem) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{17}
+	return file_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BatchItem) GetRequestId() string {
@@ -1396,7 +1561,7 @@ type Infer struct {
 
 func (x *Infer) Reset() {
 	*x = Infer{}
-	mi := &file_session_proto_msgTypes[18]
+	mi := &file_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1573,7 @@ func (x *Infer) String() string {
 func (*Infer) ProtoMessage() {}
 
 func (x *Infer) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[18]
+	mi := &file_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1586,7 @@ func (x *Infer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Infer.ProtoReflect.Descriptor instead.
 func (*Infer) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{18}
+	return file_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Infer) GetItems() []*BatchItem {
@@ -1448,7 +1613,7 @@ type Profile struct {
 
 func (x *Profile) Reset() {
 	*x = Profile{}
-	mi := &file_session_proto_msgTypes[19]
+	mi := &file_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1625,7 @@ func (x *Profile) String() string {
 func (*Profile) ProtoMessage() {}
 
 func (x *Profile) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[19]
+	mi := &file_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1638,7 @@ func (x *Profile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Profile.ProtoReflect.Descriptor instead.
 func (*Profile) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{19}
+	return file_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Profile) GetWarmups() uint32 {
@@ -1517,7 +1682,7 @@ type ItemResult struct {
 
 func (x *ItemResult) Reset() {
 	*x = ItemResult{}
-	mi := &file_session_proto_msgTypes[20]
+	mi := &file_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1694,7 @@ func (x *ItemResult) String() string {
 func (*ItemResult) ProtoMessage() {}
 
 func (x *ItemResult) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[20]
+	mi := &file_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1707,7 @@ func (x *ItemResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemResult.ProtoReflect.Descriptor instead.
 func (*ItemResult) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{20}
+	return file_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ItemResult) GetRequestId() string {
@@ -1600,7 +1765,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_session_proto_msgTypes[21]
+	mi := &file_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1777,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[21]
+	mi := &file_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1790,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{21}
+	return file_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Result) GetActionId() uint64 {
@@ -1727,36 +1892,51 @@ const file_session_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\v2\x19.orrery.session.v1.LeaderR\x06leader\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x16\n" +
-	"\x06worker\x18\x03 \x01(\tR\x06worker\"\xa3\x02\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\"\xd3\x02\n" +
 	"\rLeaderMessage\x12+\n" +
 	"\x04open\x18\x01 \x01(\v2\x17.orrery.session.v1.OpenR\x04open\x12+\n" +
 	"\x04ping\x18\x02 \x01(\v2\x17.orrery.session.v1.PingR\x04ping\x125\n" +
 	"\x16registered_incarnation\x18\x03 \x01(\tR\x15registeredIncarnation\x123\n" +
 	"\aactions\x18\x04 \x03(\v2\x19.orrery.session.v1.ActionR\aactions\x124\n" +
 	"\acancels\x18\x05 \x03(\v2\x1a.orrery.exchange.v1.CancelR\acancels\x12\x16\n" +
-	"\x06report\x18\x06 \x01(\bR\x06report\"u\n" +
+	"\x06report\x18\x06 \x01(\bR\x06report\x12\x18\n" +
+	"\arefusal\x18\a \x01(\tR\arefusal\x12\x14\n" +
+	"\x05leave\x18\b \x01(\bR\x05leave\"u\n" +
 	"\n" +
 	"LeaderData\x12+\n" +
 	"\x04open\x18\x01 \x01(\v2\x17.orrery.session.v1.OpenR\x04open\x12:\n" +
 	"\tenvelopes\x18\x02 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\"?\n" +
 	"\x04Ping\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1b\n" +
-	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\"\x93\x01\n" +
+	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\"\xcc\x01\n" +
 	"\x04Pong\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1b\n" +
 	"\tleader_ns\x18\x02 \x01(\x03R\bleaderNs\x12\x1b\n" +
 	"\tworker_ns\x18\x03 \x01(\x03R\bworkerNs\x12\x16\n" +
 	"\x06queued\x18\x04 \x01(\rR\x06queued\x12\x1d\n" +
 	"\n" +
-	"free_pages\x18\x05 \x01(\rR\tfreePages\"\xd7\x01\n" +
+	"free_pages\x18\x05 \x01(\rR\tfreePages\x127\n" +
+	"\adevices\x18\x06 \x03(\v2\x1d.orrery.session.v1.DeviceBeatR\adevices\"\x97\x02\n" +
+	"\n" +
+	"DeviceBeat\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
+	"\x06queued\x18\x02 \x01(\rR\x06queued\x12\x1d\n" +
+	"\n" +
+	"free_pages\x18\x03 \x01(\rR\tfreePages\x12)\n" +
+	"\x10executing_action\x18\x04 \x01(\x04R\x0fexecutingAction\x12'\n" +
+	"\x0fexecuting_model\x18\x05 \x01(\x04R\x0eexecutingModel\x12!\n" +
+	"\fexecuting_ns\x18\x06 \x01(\x03R\vexecutingNs\x12\x1a\n" +
+	"\bresident\x18\a \x03(\x04R\bresident\x12)\n" +
+	"\x10resident_changed\x18\b \x01(\bR\x0fresidentChanged\"\xf1\x01\n" +
 	"\rWorkerMessage\x121\n" +
 	"\x06opened\x18\x01 \x01(\v2\x19.orrery.session.v1.OpenedR\x06opened\x12+\n" +
 	"\x04pong\x18\x02 \x01(\v2\x17.orrery.session.v1.PongR\x04pong\x121\n" +
 	"\x06report\x18\x03 \x01(\v2\x19.orrery.session.v1.ReportR\x06report\x123\n" +
-	"\aresults\x18\x04 \x03(\v2\x19.orrery.session.v1.ResultR\aresults\"Q\n" +
+	"\aresults\x18\x04 \x03(\v2\x19.orrery.session.v1.ResultR\aresults\x12\x18\n" +
+	"\aleaving\x18\x05 \x01(\bR\aleaving\"Q\n" +
 	"\x06Opened\x12\x14\n" +
 	"\x05stale\x18\x01 \x01(\bR\x05stale\x121\n" +
-	"\x06newest\x18\x02 \x01(\v2\x19.orrery.session.v1.LeaderR\x06newest\"\x8c\x02\n" +
+	"\x06newest\x18\x02 \x01(\v2\x19.orrery.session.v1.LeaderR\x06newest\"\xcf\x02\n" +
 	"\x06Report\x12-\n" +
 	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\x12\x1b\n" +
 	"\tworker_ns\x18\x02 \x01(\x03R\bworkerNs\x124\n" +
@@ -1765,7 +1945,10 @@ const file_session_proto_rawDesc = "" +
 	"\x0fhost_used_bytes\x18\x05 \x01(\x04R\rhostUsedBytes\x12\x1e\n" +
 	"\n" +
 	"registered\x18\x06 \x01(\bR\n" +
-	"registered\"\xb9\x01\n" +
+	"registered\x12\x1f\n" +
+	"\vlast_action\x18\a \x01(\x04R\n" +
+	"lastAction\x12 \n" +
+	"\voutstanding\x18\b \x03(\x04R\voutstanding\"\xb9\x01\n" +
 	"\tHeldModel\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x124\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
@@ -1842,7 +2025,7 @@ const file_session_proto_rawDesc = "" +
 	" \x01(\rR\x05pages\x120\n" +
 	"\aprofile\x18\v \x01(\v2\x16.orrery.log.v1.ProfileR\aprofile\x12\x1d\n" +
 	"\n" +
-	"free_pages\x18\f \x01(\rR\tfreePages*\xce\x04\n" +
+	"free_pages\x18\f \x01(\rR\tfreePages*\xe4\x04\n" +
 	"\n" +
 	"ResultCode\x12\x12\n" +
 	"\x0eRESULT_CODE_OK\x10\x00\x12\x19\n" +
@@ -1864,7 +2047,8 @@ const file_session_proto_rawDesc = "" +
 	"\x1aRESULT_CODE_NOT_REGISTERED\x10\x0f\x12\x1d\n" +
 	"\x19RESULT_CODE_SHUTTING_DOWN\x10\x10\x12\x1e\n" +
 	"\x1aRESULT_CODE_UNKNOWN_ENGINE\x10\x11\x12\x1f\n" +
-	"\x1bRESULT_CODE_PAYLOAD_MISSING\x10\x122\xaa\x01\n" +
+	"\x1bRESULT_CODE_PAYLOAD_MISSING\x10\x12\x12\x14\n" +
+	"\x10RESULT_CODE_LOST\x10\x132\xaa\x01\n" +
 	"\aSession\x12S\n" +
 	"\aControl\x12 .orrery.session.v1.LeaderMessage\x1a .orrery.session.v1.WorkerMessage\"\x00(\x010\x01\x12J\n" +
 	"\x04Data\x12\x1d.orrery.session.v1.LeaderData\x1a\x1d.orrery.exchange.v1.DataFrame\"\x00(\x010\x01B2Z0github.com/orrery-project/orrery/proto/sessionpbb\x06proto3"
@@ -1882,7 +2066,7 @@ func file_session_proto_rawDescGZIP() []byte {
 }
 
 var file_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_session_proto_goTypes = []any{
 	(ResultCode)(0),              // 0: orrery.session.v1.ResultCode
 	(*Leader)(nil),               // 1: orrery.session.v1.Leader
@@ -1891,70 +2075,72 @@ var file_session_proto_goTypes = []any{
 	(*LeaderData)(nil),           // 4: orrery.session.v1.LeaderData
 	(*Ping)(nil),                 // 5: orrery.session.v1.Ping
 	(*Pong)(nil),                 // 6: orrery.session.v1.Pong
-	(*WorkerMessage)(nil),        // 7: orrery.session.v1.WorkerMessage
-	(*Opened)(nil),               // 8: orrery.session.v1.Opened
-	(*Report)(nil),               // 9: orrery.session.v1.Report
-	(*HeldModel)(nil),            // 10: orrery.session.v1.HeldModel
-	(*DeviceState)(nil),          // 11: orrery.session.v1.DeviceState
-	(*ResidentModel)(nil),        // 12: orrery.session.v1.ResidentModel
-	(*Action)(nil),               // 13: orrery.session.v1.Action
-	(*LoadModel)(nil),            // 14: orrery.session.v1.LoadModel
-	(*UnloadModel)(nil),          // 15: orrery.session.v1.UnloadModel
-	(*LoadWeights)(nil),          // 16: orrery.session.v1.LoadWeights
-	(*EvictWeights)(nil),         // 17: orrery.session.v1.EvictWeights
-	(*BatchItem)(nil),            // 18: orrery.session.v1.BatchItem
-	(*Infer)(nil),                // 19: orrery.session.v1.Infer
-	(*Profile)(nil),              // 20: orrery.session.v1.Profile
-	(*ItemResult)(nil),           // 21: orrery.session.v1.ItemResult
-	(*Result)(nil),               // 22: orrery.session.v1.Result
-	(*exchangepb.Cancel)(nil),    // 23: orrery.exchange.v1.Cancel
-	(*exchangepb.Envelope)(nil),  // 24: orrery.exchange.v1.Envelope
-	(*logpb.Worker)(nil),         // 25: orrery.log.v1.Worker
-	(logpb.HoldingStatus)(0),     // 26: orrery.log.v1.HoldingStatus
-	(*logpb.ModelInfo)(nil),      // 27: orrery.log.v1.ModelInfo
-	(*logpb.Profile)(nil),        // 28: orrery.log.v1.Profile
-	(*exchangepb.DataFrame)(nil), // 29: orrery.exchange.v1.DataFrame
+	(*DeviceBeat)(nil),           // 7: orrery.session.v1.DeviceBeat
+	(*WorkerMessage)(nil),        // 8: orrery.session.v1.WorkerMessage
+	(*Opened)(nil),               // 9: orrery.session.v1.Opened
+	(*Report)(nil),               // 10: orrery.session.v1.Report
+	(*HeldModel)(nil),            // 11: orrery.session.v1.HeldModel
+	(*DeviceState)(nil),          // 12: orrery.session.v1.DeviceState
+	(*ResidentModel)(nil),        // 13: orrery.session.v1.ResidentModel
+	(*Action)(nil),               // 14: orrery.session.v1.Action
+	(*LoadModel)(nil),            // 15: orrery.session.v1.LoadModel
+	(*UnloadModel)(nil),          // 16: orrery.session.v1.UnloadModel
+	(*LoadWeights)(nil),          // 17: orrery.session.v1.LoadWeights
+	(*EvictWeights)(nil),         // 18: orrery.session.v1.EvictWeights
+	(*BatchItem)(nil),            // 19: orrery.session.v1.BatchItem
+	(*Infer)(nil),                // 20: orrery.session.v1.Infer
+	(*Profile)(nil),              // 21: orrery.session.v1.Profile
+	(*ItemResult)(nil),           // 22: orrery.session.v1.ItemResult
+	(*Result)(nil),               // 23: orrery.session.v1.Result
+	(*exchangepb.Cancel)(nil),    // 24: orrery.exchange.v1.Cancel
+	(*exchangepb.Envelope)(nil),  // 25: orrery.exchange.v1.Envelope
+	(*logpb.Worker)(nil),         // 26: orrery.log.v1.Worker
+	(logpb.HoldingStatus)(0),     // 27: orrery.log.v1.HoldingStatus
+	(*logpb.ModelInfo)(nil),      // 28: orrery.log.v1.ModelInfo
+	(*logpb.Profile)(nil),        // 29: orrery.log.v1.Profile
+	(*exchangepb.DataFrame)(nil), // 30: orrery.exchange.v1.DataFrame
 }
 var file_session_proto_depIdxs = []int32{
 	1,  // 0: orrery.session.v1.Open.leader:type_name -> orrery.session.v1.Leader
 	2,  // 1: orrery.session.v1.LeaderMessage.open:type_name -> orrery.session.v1.Open
 	5,  // 2: orrery.session.v1.LeaderMessage.ping:type_name -> orrery.session.v1.Ping
-	13, // 3: orrery.session.v1.LeaderMessage.actions:type_name -> orrery.session.v1.Action
-	23, // 4: orrery.session.v1.LeaderMessage.cancels:type_name -> orrery.exchange.v1.Cancel
+	14, // 3: orrery.session.v1.LeaderMessage.actions:type_name -> orrery.session.v1.Action
+	24, // 4: orrery.session.v1.LeaderMessage.cancels:type_name -> orrery.exchange.v1.Cancel
 	2,  // 5: orrery.session.v1.LeaderData.open:type_name -> orrery.session.v1.Open
-	24, // 6: orrery.session.v1.LeaderData.envelopes:type_name -> orrery.exchange.v1.Envelope
-	8,  // 7: orrery.session.v1.WorkerMessage.opened:type_name -> orrery.session.v1.Opened
-	6,  // 8: orrery.session.v1.WorkerMessage.pong:type_name -> orrery.session.v1.Pong
-	9,  // 9: orrery.session.v1.WorkerMessage.report:type_name -> orrery.session.v1.Report
-	22, // 10: orrery.session.v1.WorkerMessage.results:type_name -> orrery.session.v1.Result
-	1,  // 11: orrery.session.v1.Opened.newest:type_name -> orrery.session.v1.Leader
-	25, // 12: orrery.session.v1.Report.worker:type_name -> orrery.log.v1.Worker
-	10, // 13: orrery.session.v1.Report.models:type_name -> orrery.session.v1.HeldModel
-	11, // 14: orrery.session.v1.Report.devices:type_name -> orrery.session.v1.DeviceState
-	26, // 15: orrery.session.v1.HeldModel.status:type_name -> orrery.log.v1.HoldingStatus
-	27, // 16: orrery.session.v1.HeldModel.info:type_name -> orrery.log.v1.ModelInfo
-	12, // 17: orrery.session.v1.DeviceState.resident:type_name -> orrery.session.v1.ResidentModel
-	14, // 18: orrery.session.v1.Action.load_model:type_name -> orrery.session.v1.LoadModel
-	15, // 19: orrery.session.v1.Action.unload_model:type_name -> orrery.session.v1.UnloadModel
-	16, // 20: orrery.session.v1.Action.load_weights:type_name -> orrery.session.v1.LoadWeights
-	17, // 21: orrery.session.v1.Action.evict_weights:type_name -> orrery.session.v1.EvictWeights
-	19, // 22: orrery.session.v1.Action.infer:type_name -> orrery.session.v1.Infer
-	20, // 23: orrery.session.v1.Action.profile:type_name -> orrery.session.v1.Profile
-	18, // 24: orrery.session.v1.Infer.items:type_name -> orrery.session.v1.BatchItem
-	0,  // 25: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
-	0,  // 26: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
-	21, // 27: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
-	27, // 28: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
-	28, // 29: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
-	3,  // 30: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
-	4,  // 31: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
-	7,  // 32: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
-	29, // 33: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
-	32, // [32:34] is the sub-list for method output_type
-	30, // [30:32] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	25, // 6: orrery.session.v1.LeaderData.envelopes:type_name -> orrery.exchange.v1.Envelope
+	7,  // 7: orrery.session.v1.Pong.devices:type_name -> orrery.session.v1.DeviceBeat
+	9,  // 8: orrery.session.v1.WorkerMessage.opened:type_name -> orrery.session.v1.Opened
+	6,  // 9: orrery.session.v1.WorkerMessage.pong:type_name -> orrery.session.v1.Pong
+	10, // 10: orrery.session.v1.WorkerMessage.report:type_name -> orrery.session.v1.Report
+	23, // 11: orrery.session.v1.WorkerMessage.results:type_name -> orrery.session.v1.Result
+	1,  // 12: orrery.session.v1.Opened.newest:type_name -> orrery.session.v1.Leader
+	26, // 13: orrery.session.v1.Report.worker:type_name -> orrery.log.v1.Worker
+	11, // 14: orrery.session.v1.Report.models:type_name -> orrery.session.v1.HeldModel
+	12, // 15: orrery.session.v1.Report.devices:type_name -> orrery.session.v1.DeviceState
+	27, // 16: orrery.session.v1.HeldModel.status:type_name -> orrery.log.v1.HoldingStatus
+	28, // 17: orrery.session.v1.HeldModel.info:type_name -> orrery.log.v1.ModelInfo
+	13, // 18: orrery.session.v1.DeviceState.resident:type_name -> orrery.session.v1.ResidentModel
+	15, // 19: orrery.session.v1.Action.load_model:type_name -> orrery.session.v1.LoadModel
+	16, // 20: orrery.session.v1.Action.unload_model:type_name -> orrery.session.v1.UnloadModel
+	17, // 21: orrery.session.v1.Action.load_weights:type_name -> orrery.session.v1.LoadWeights
+	18, // 22: orrery.session.v1.Action.evict_weights:type_name -> orrery.session.v1.EvictWeights
+	20, // 23: orrery.session.v1.Action.infer:type_name -> orrery.session.v1.Infer
+	21, // 24: orrery.session.v1.Action.profile:type_name -> orrery.session.v1.Profile
+	19, // 25: orrery.session.v1.Infer.items:type_name -> orrery.session.v1.BatchItem
+	0,  // 26: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
+	0,  // 27: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
+	22, // 28: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
+	28, // 29: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
+	29, // 30: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
+	3,  // 31: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
+	4,  // 32: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
+	8,  // 33: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
+	30, // 34: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
+	33, // [33:35] is the sub-list for method output_type
+	31, // [31:33] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_session_proto_init() }
@@ -1962,7 +2148,7 @@ func file_session_proto_init() {
 	if File_session_proto != nil {
 		return
 	}
-	file_session_proto_msgTypes[12].OneofWrappers = []any{
+	file_session_proto_msgTypes[13].OneofWrappers = []any{
 		(*Action_LoadModel)(nil),
 		(*Action_UnloadModel)(nil),
 		(*Action_LoadWeights)(nil),
@@ -1976,7 +2162,7 @@ func file_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_session_proto_rawDesc), len(file_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

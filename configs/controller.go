@@ -110,7 +110,14 @@ type Workers struct {
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	HeartbeatMisses   int           `yaml:"heartbeat_misses"`
 	ConnectTimeout    time.Duration `yaml:"connect_timeout" reload:"live"`
-	// LostAfter is the absence after which a worker is no longer waited for.
+	// A result that is later than expected by ResultGrace, and by three times what it should take, is overdue: its
+	// requests go elsewhere.
+	ResultGrace time.Duration `yaml:"result_grace"`
+	// CompareInterval is the time between two full comparisons of what the leader believes with what a worker says.
+	CompareInterval time.Duration `yaml:"compare_interval" reload:"live"`
+	// DeadAfter is the absence after which a worker is no longer waited for when nobody listens at its address;
+	// LostAfter is that when nothing is known.
+	DeadAfter time.Duration `yaml:"dead_after" reload:"live"`
 	LostAfter time.Duration `yaml:"lost_after" reload:"live"`
 	// ForgetAfter is the absence after which a worker is taken out of the registry.
 	ForgetAfter time.Duration `yaml:"forget_after" reload:"live"`
@@ -176,8 +183,11 @@ func DefaultController() Controller {
 		},
 		Workers: Workers{
 			HeartbeatInterval: 100 * time.Millisecond,
-			HeartbeatMisses:   5,
+			HeartbeatMisses:   4,
 			ConnectTimeout:    2 * time.Second,
+			ResultGrace:       400 * time.Millisecond,
+			CompareInterval:   3 * time.Second,
+			DeadAfter:         time.Second,
 			LostAfter:         10 * time.Second,
 			ForgetAfter:       24 * time.Hour,
 		},

@@ -120,7 +120,7 @@ func TestLiveKeys(t *testing.T) {
 		"raft.digest_interval", "startup.infer_buffer", "startup.loads_per_worker",
 		"inference.default_timeout", "inference.held_requests", "inference.held_bytes",
 		"inference.degraded_after", "inference.degraded_for",
-		"workers.connect_timeout", "workers.lost_after", "workers.forget_after",
+		"workers.connect_timeout", "workers.compare_interval", "workers.dead_after", "workers.lost_after", "workers.forget_after",
 		"control.no_leader_timeout", "log.level",
 	}
 	if diff := cmp.Diff(want, live(new(Controller))); diff != "" {

@@ -90,6 +90,13 @@ func (k *checker) workers(w Workers) {
 		k.report("workers.lost_after", fmt.Sprintf("write %v or less", w.ForgetAfter), "%v is longer than workers.forget_after, %v", w.LostAfter, w.ForgetAfter)
 	}
 	atLeast(k, "workers.lost_after", w.LostAfter, time.Second)
+	atLeast(k, "workers.dead_after", w.DeadAfter, 100*time.Millisecond)
+	if w.DeadAfter > w.LostAfter && w.LostAfter >= time.Second {
+		k.report("workers.dead_after", fmt.Sprintf("write %v or less, or raise workers.lost_after", w.LostAfter),
+			"%v is longer than workers.lost_after, %v", w.DeadAfter, w.LostAfter)
+	}
+	atLeast(k, "workers.result_grace", w.ResultGrace, 10*time.Millisecond)
+	atLeast(k, "workers.compare_interval", w.CompareInterval, 100*time.Millisecond)
 	// Divided rather than multiplied: the product may overflow.
 	if w.HeartbeatMisses > 0 && w.ForgetAfter/time.Duration(w.HeartbeatMisses) <= w.HeartbeatInterval {
 		k.report("workers.forget_after", "write a longer time, usually hours",

@@ -163,8 +163,14 @@ type Tunables struct {
 	HeartbeatMisses int
 	// ConnectTimeout bounds the opening of a session.
 	ConnectTimeout time.Duration
-	// LostAfter is the absence after which a worker is no longer waited for.
-	LostAfter time.Duration
+	// ResultGrace is how much later than expected a result may be before its
+	// requests go elsewhere.
+	ResultGrace time.Duration
+	// CompareInterval is the time between two full comparisons with a worker.
+	CompareInterval time.Duration
+	// DeadAfter is the absence after which a worker is no longer waited for when
+	// nobody listens at its address; LostAfter is that when nothing is known.
+	DeadAfter, LostAfter time.Duration
 	// ForgetAfter is the absence after which the registry forgets a worker.
 	ForgetAfter time.Duration
 	// NoLeaderTimeout is how long control calls wait for a leader.
@@ -189,6 +195,8 @@ type Controller struct {
 	entry     *entry
 	formation *formation
 	degraded  *degraded
+	// workerMetrics are what this replica has seen of workers while it led.
+	workerMetrics *workerMetrics
 	// clients and followers are the accepting ends of links.
 	clients, followers *link.Server
 	// term is what this replica does while it leads; nil when it does not.
@@ -214,6 +222,7 @@ func New(options Options) *Controller {
 	c.entry = newEntry(c)
 	c.formation = newFormation(c)
 	c.degraded = newDegraded(c)
+	c.workerMetrics = newWorkerMetrics()
 	linkOptions := link.Options{Name: options.Name}
 	c.clients = link.NewServer(c.entry, linkOptions, options.LinkRequests, options.LinkBytes)
 	c.followers = link.NewServer(forwarded{c}, linkOptions, options.LinkRequests, options.LinkBytes)

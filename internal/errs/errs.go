@@ -24,8 +24,24 @@ const (
 	UnknownWorker Reason = "UNKNOWN_WORKER"
 	// NotLoaded: the model is wanted but no worker has loaded it.
 	NotLoaded Reason = "MODEL_NOT_LOADED"
-	// NoWorker: all workers that hold the model are gone.
+	// NoWorker: all workers that hold the model are away, or take no work.
 	NoWorker Reason = "NO_WORKER"
+	// NoEngine: no worker has an engine that runs the model.
+	NoEngine Reason = "NO_ENGINE"
+	// NoMatch: no worker has the labels that the model asks for.
+	NoMatch Reason = "NO_MATCHING_WORKER"
+	// NoMemory: the model fits into no worker's host memory.
+	NoMemory Reason = "NO_MEMORY"
+	// LoadFailed: no worker could load the model.
+	LoadFailed Reason = "LOAD_FAILED"
+	// NotProfiled: the model's times have not been measured yet.
+	NotProfiled Reason = "NOT_PROFILED"
+	// ModelBlamed: workers died with the model, so it is not served any more.
+	ModelBlamed Reason = "MODEL_BLAMED"
+	// RequestBlamed: workers died with the request, so it is not tried again.
+	RequestBlamed Reason = "REQUEST_BLAMED"
+	// WorkerTimeout: workers did not answer in time.
+	WorkerTimeout Reason = "WORKER_TIMEOUT"
 	// NoRoom: the weights fit on no device.
 	NoRoom Reason = "NO_ROOM"
 	// Infeasible: the deadline is sooner than the answer can be.
@@ -67,7 +83,8 @@ const (
 
 // Reasons are all of them, for tests that walk the table.
 func Reasons() []Reason {
-	return []Reason{Invalid, UnknownModel, UnknownWorker, NotLoaded, NoWorker, NoRoom, Infeasible,
+	return []Reason{Invalid, UnknownModel, UnknownWorker, NotLoaded, NoWorker, NoEngine, NoMatch, NoMemory, LoadFailed,
+		NotProfiled, ModelBlamed, RequestBlamed, WorkerTimeout, NoRoom, Infeasible,
 		DeadlinePassed, Cancelled, Overloaded, NoLeader, NotLeader, Unreachable, Starting, StaleModel, LateLoad,
 		Conflict, TooOld, ExecutionFailed, UnknownOutcome, ShuttingDown, Precondition, Internal}
 }

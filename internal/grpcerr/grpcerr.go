@@ -32,9 +32,10 @@ func Code(r errs.Reason) codes.Code {
 		return codes.InvalidArgument
 	case errs.UnknownModel, errs.UnknownWorker:
 		return codes.NotFound
-	case errs.NotLoaded, errs.NoRoom, errs.LateLoad, errs.Precondition:
+	case errs.NotLoaded, errs.NotProfiled, errs.NoRoom, errs.NoEngine, errs.NoMatch, errs.NoMemory, errs.LoadFailed,
+		errs.ModelBlamed, errs.RequestBlamed, errs.LateLoad, errs.Precondition:
 		return codes.FailedPrecondition
-	case errs.NoWorker, errs.NoLeader, errs.NotLeader, errs.Unreachable, errs.Starting, errs.ShuttingDown:
+	case errs.NoWorker, errs.NoLeader, errs.NotLeader, errs.Unreachable, errs.Starting, errs.ShuttingDown, errs.WorkerTimeout:
 		return codes.Unavailable
 	case errs.Infeasible, errs.DeadlinePassed:
 		return codes.DeadlineExceeded

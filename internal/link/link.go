@@ -29,6 +29,9 @@ import (
 // have been executed.
 var ErrBroken = errors.New("the link is broken")
 
+// ErrSilence says that the other end was silent for too long.
+var ErrSilence = errors.New("nothing was heard")
+
 // frameBytes bounds a data frame that holds more than one envelope.
 const frameBytes = 1 << 20
 
@@ -40,7 +43,7 @@ type Options struct {
 	// Name of this end, for the other's logs.
 	Name string
 	// Heartbeat is the time between heartbeats, default 200 ms. Misses of
-	// them in a row (default 5) break the link.
+	// them in a row (default 6) break the link.
 	Heartbeat time.Duration
 	Misses    int
 }
@@ -50,7 +53,7 @@ func (o Options) withDefaults() Options {
 		o.Heartbeat = 200 * time.Millisecond
 	}
 	if o.Misses <= 0 {
-		o.Misses = 5
+		o.Misses = 6
 	}
 	return o
 }
@@ -285,9 +288,9 @@ func (l *Link) watch() error {
 	})
 }
 
-// Watch calls beat every heartbeat until ctx ends. It fails when alive, which is
-// to be given a token whenever anything is heard, stays silent for more than so
-// many heartbeats in a row.
+// Watch calls beat every heartbeat until ctx ends. It fails with ErrSilence when
+// alive, which is to be given a token whenever anything is heard, stays silent
+// for so many heartbeats in a row.
 func Watch(ctx context.Context, heartbeat time.Duration, misses int, alive <-chan struct{}, beat func()) error {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
@@ -306,8 +309,8 @@ func Watch(ctx context.Context, heartbeat time.Duration, misses int, alive <-cha
 				missed = 0
 			default:
 			}
-			if missed++; missed > misses {
-				return fmt.Errorf("nothing was heard for %v", time.Duration(missed)*heartbeat)
+			if missed++; missed >= misses {
+				return fmt.Errorf("%w for %v", ErrSilence, time.Duration(missed)*heartbeat)
 			}
 			beat()
 		}

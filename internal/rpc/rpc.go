@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,6 +40,53 @@ type DialFunc func(ctx context.Context, address string) (net.Conn, error)
 // DialTCP is the DialFunc of production.
 func DialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// insistence is the pause before Insistent dials a second time beside the first.
+const insistence = 200 * time.Millisecond
+
+// Insistent makes a DialFunc that tries again beside an attempt that hangs, until
+// one succeeds or fails: the system repeats a lost packet of a handshake only
+// after a second, and a network that was cut and is whole again would be noticed
+// so much later.
+func Insistent(dial DialFunc) DialFunc {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		type outcome struct {
+			conn net.Conn
+			err  error
+		}
+		var dialling sync.WaitGroup
+		done := make(chan outcome)
+		again := time.NewTicker(insistence)
+		defer again.Stop()
+		// Those that come too late are closed by their own goroutine.
+		defer dialling.Wait()
+		defer cancel()
+		attempt := func() {
+			dialling.Go(func() {
+				conn, err := dial(ctx, address)
+				select {
+				case done <- outcome{conn, err}:
+				case <-ctx.Done():
+					if conn != nil {
+						_ = conn.Close()
+					}
+				}
+			})
+		}
+		attempt()
+		for {
+			select {
+			case o := <-done:
+				return o.conn, o.err
+			case <-again.C:
+				attempt()
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+	}
 }
 
 // NewServer makes a server for payloads of up to maxMessage bytes, whose limits hold against strangers: few streams a

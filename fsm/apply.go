@@ -102,7 +102,7 @@ func (s *State) screen(cmd *logpb.Command) (result *logpb.Result, done bool) {
 
 // execute does what a command of a known kind asks for. Only a command that this replica can't follow is an error.
 func (s *State) execute(cmd *logpb.Command) (*logpb.Result, error) {
-	if needed := NeededVersion(cmd); statedVersion(cmd) < needed {
+	if needed := kindVersion(cmd); statedVersion(cmd) < needed {
 		return refuse(logpb.Reason_REASON_INVALID, "the command says that it needs version %d, its kind needs %d: the proposer has a fault",
 			statedVersion(cmd), needed), nil
 	}
@@ -128,6 +128,8 @@ func (s *State) perform(cmd *logpb.Command) *logpb.Result {
 		return s.removeWorker(body.RemoveWorker)
 	case *logpb.Command_RestoreState:
 		return s.restoreState(body.RestoreState)
+	case *logpb.Command_SetModelBlame:
+		return s.setModelBlame(body.SetModelBlame)
 	case *logpb.Command_LoadModel:
 		return s.loadModel(cmd.GetRequestId(), body.LoadModel)
 	case *logpb.Command_UnloadModel:

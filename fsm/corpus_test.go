@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/proto/logpb"
 )
@@ -25,11 +26,11 @@ var update = flag.Bool("update", false, "write testdata/corpus/*.golden anew, an
 // release that replays or restores one to another digest would disagree with replicas that have not been updated yet,
 // and with its own past: what differs needs a new cluster version. So no file is ever written again; a new version gets
 // new ones beside them. A stream has the commands one after the other, each after its length as a varint; it begins
-// with the state in the snapshot of the same name, or the empty one if there is none. v1.log and v1-end.snapshot were
-// written by a release that had only version 1.
+// with the state in the snapshot of the same name, or the empty one if there is none. Those of v1 and v2
+// were written by releases that had only these versions.
 func TestTheCorpusReplaysToTheSameDigests(t *testing.T) {
-	if _, err := os.Stat(corpus("v2.log")); *update && errors.Is(err, fs.ErrNotExist) {
-		writeSecondVersion(t)
+	if _, err := os.Stat(corpus("v3.log")); *update && errors.Is(err, fs.ErrNotExist) {
+		writeThirdVersion(t)
 	}
 	for _, name := range files(t, corpus("*.log")) {
 		compareGolden(t, strings.TrimSuffix(name, ".log")+".golden", replay(t, begin(t, name), readStream(t, name)))
@@ -53,7 +54,7 @@ func TestTheSnapshotsRestoreToTheSameDigests(t *testing.T) {
 		compareGolden(t, strings.TrimSuffix(name, ".snapshot")+".golden", lines.String())
 	}
 	// The end of a stream, by a snapshot of the release that applied it, is the end of its replay.
-	for _, version := range []string{"v1", "v2"} {
+	for _, version := range []string{"v1", "v2", "v3"} {
 		s := begin(t, corpus(version+".log"))
 		replay(t, s, readStream(t, corpus(version+".log")))
 		restored := restoreFile(t, snapshotFile(version+"-end"))
@@ -236,43 +237,45 @@ func writeStream(t *testing.T, name string, cmds []*logpb.Command) {
 	}
 }
 
-// writeSecondVersion writes the corpus of version 2: the life of a small cluster, then a few hundred commands that
-// were drawn; and what comes after that cluster was restored from a snapshot of the first version.
-func writeSecondVersion(t *testing.T) {
+// writeThirdVersion writes the corpus of version 3: the life of a small cluster that goes through all versions, then a
+// few hundred commands that were drawn; and what comes after that cluster was restored from a snapshot of the second one.
+func writeThirdVersion(t *testing.T) {
 	l := newLog(t)
-	l.do(register("w1", "i1")) // too early
 	l.ok(&logpb.InitCluster{ClusterId: "c-1", Settings: &logpb.Settings{Policy: "edf"}})
-	for _, name := range []string{"w3", "w1", "w2"} {
+	for _, name := range []string{"w3", "w1", "w2", "w4"} {
 		l.ok(register(name, "i1"))
 	}
-	l.do(&logpb.CheckDigest{Index: 1, Digest: strings.Repeat("ab", 32)}) // needs version 2
-	understated := l.command(&logpb.CheckDigest{Index: 1, Digest: strings.Repeat("ab", 32)})
-	understated.Version = 1
-	l.apply(understated)
-	raise := l.command(&logpb.RaiseVersion{To: 2})
-	l.apply(raise)
-	l.apply(raise)
-	l.do(&logpb.RaiseVersion{To: 2})
+	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx", Copies: 2})
+	evict := &logpb.SetWorkerStatus{Name: "w3", Status: logpb.WorkerStatus_WORKER_STATUS_EVICTED}
+	until := &logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_DRAINING, DrainUntilUnixNs: start + 1e9}
+	blame := &logpb.SetModelBlame{ModelId: 1, Blame: "w1 and w2 died with it"}
+	update := func() *logpb.UpdateHoldings {
+		u := failed(1, "w2", "i1")
+		u.Holding.Fault = logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY
+		return &logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, "w1", "i1", digestA), loaded(1, "w4", "i1", digestB), u}}
+	}
+	for version := uint32(1); version <= 3; version++ {
+		if version > 1 {
+			l.ok(&logpb.RaiseVersion{To: version})
+		}
+		for _, body := range []proto.Message{evict, until, blame, update()} {
+			l.do(body)
+			understated := l.command(proto.Clone(body))
+			understated.Version = 1
+			l.apply(understated)
+		}
+		l.do(&logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_LOST})
+		l.ok(register("w1", "i1"))
+		l.ok(register("w3", fmt.Sprint("i", version)))
+	}
+	l.ok(&logpb.SetModelBlame{ModelId: 1})
+	l.do(&logpb.SetModelBlame{ModelId: 9})
 	l.check()
-	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx", SloNs: 1e8, Instances: 3})
-	l.ok(&logpb.LoadModel{Name: "n", Version: "7", Source: "dir/b", Engine: "gomlx", Copies: 2, MaxRows: 16})
-	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{
-		loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestB), pending(1, "w3", "i1"), failed(4, "w1", "i1"),
-	}})
-	l.ok(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "gpu", 7), profile(digestA, "cpu", 5)}})
-	l.phase(logpb.Phase_PHASE_SERVING)
-	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
+	l.draw(500, 17)
 	l.check()
-	l.ok(&logpb.RaiseEpoch{To: 2})
-	l.do(&logpb.RaiseEpoch{To: 2})
-	newer := l.command(&logpb.RaiseEpoch{To: 4})
-	newer.Version = Version + 1
-	l.apply(newer)
-	l.draw(400, 11)
-	l.check()
-	keep(t, l, "v2", nil)
+	keep(t, l, "v3", nil)
 
-	file, err := os.ReadFile(snapshotFile("v1-end"))
+	file, err := os.ReadFile(snapshotFile("v2-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,12 +283,9 @@ func writeSecondVersion(t *testing.T) {
 	again := &log{t: t, state: copied(t, l.state), index: l.state.Index(), now: l.now}
 	again.ok(&logpb.RestoreState{Snapshot: file})
 	again.check()
-	again.apply(raise) // answered before the restore
-	again.ok(register("w1", "i3"))
-	again.ok(&logpb.LoadModel{Name: "after", Source: "c.onnx"})
-	again.draw(200, 13)
+	again.draw(200, 19)
 	again.check()
-	keep(t, again, "v2-restored", before)
+	keep(t, again, "v3-restored", before)
 }
 
 // check takes a digest and has it checked.

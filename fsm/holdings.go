@@ -39,6 +39,12 @@ func (s *State) updateHolding(model *logpb.Model, u *logpb.HoldingUpdate) {
 		if err := checkLoaded(model, u.GetInfo()); err != nil {
 			h.Status = logpb.HoldingStatus_HOLDING_STATUS_FAILED
 			h.Error = err.Error()
+			if s.version() >= 3 {
+				h.Fault = logpb.HoldingFault_HOLDING_FAULT_DIGEST
+				if u.GetInfo().GetDigest() == "" {
+					h.Fault = logpb.HoldingFault_HOLDING_FAULT_OTHER
+				}
+			}
 		} else if model.GetInfo() == nil {
 			m := proto.CloneOf(model)
 			m.Info = proto.CloneOf(u.GetInfo())

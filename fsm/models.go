@@ -99,6 +99,19 @@ func (s *State) unloadModel(c *logpb.UnloadModel) *logpb.Result {
 	return &logpb.Result{ModelIds: ids}
 }
 
+func (s *State) setModelBlame(c *logpb.SetModelBlame) *logpb.Result {
+	old := s.Model(c.GetModelId())
+	if old == nil {
+		return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no model with the id %d is wanted; `orrery model list` shows the models", c.GetModelId())
+	}
+	if old.GetBlame() != c.GetBlame() {
+		m := proto.CloneOf(old)
+		m.Blame = c.GetBlame()
+		s.storeModel(m)
+	}
+	return &logpb.Result{ModelIds: []uint64{old.GetId()}}
+}
+
 // normaliseLoad checks what a client asks for and writes it in the one way in which it is stored.
 func normaliseLoad(c *logpb.LoadModel) error {
 	if c.GetInstances() > maxInstances {

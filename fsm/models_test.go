@@ -139,3 +139,15 @@ func TestResolve(t *testing.T) {
 		t.Error("found what isn't there")
 	}
 }
+
+func TestABlamedModelHasNoTargets(t *testing.T) {
+	l := serving(t)
+	l.ok(&logpb.RaiseVersion{To: 3})
+	l.refused(&logpb.SetModelBlame{ModelId: 7, Blame: "x"}, logpb.Reason_REASON_UNKNOWN_MODEL, "id 7")
+	equal(t, "ids", l.ok(&logpb.SetModelBlame{ModelId: 1, Blame: "w1 died with it"}).GetModelIds(), []uint64{1})
+	equal(t, "targets", names(l.state.Targets(l.state.Model(1))), "")
+	equal(t, "holdings", len(l.state.Holdings(1)), 2)
+	equal(t, "pending", l.state.Pending(), 0)
+	l.ok(&logpb.SetModelBlame{ModelId: 1})
+	equal(t, "targets", names(l.state.Targets(l.state.Model(1))), "w1 w2")
+}

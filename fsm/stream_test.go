@@ -38,7 +38,7 @@ func stream(length int) *rapid.Generator[[]*logpb.Command] {
 			if NeededVersion(cmd) > 1 && rapid.Bool().Draw(t, "right") {
 				cmd.Version = NeededVersion(cmd)
 			} else {
-				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 2, Version + 1}).Draw(t, "version")
+				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 3, Version + 1}).Draw(t, "version")
 			}
 			if i == 0 {
 				cmd.RequestedUnixNs, cmd.Version = now, 0
@@ -57,13 +57,16 @@ func body(t *rapid.T) proto.Message {
 	version := rapid.SampledFrom([]string{"", "1", "2", "10"})
 	kind := rapid.SampledFrom([]string{"cpu", "gpu"})
 	digest := rapid.SampledFrom([]string{digestA, digestA, digestA, digestB})
-	switch rapid.IntRange(0, 17).Draw(t, "body") {
+	switch rapid.IntRange(0, 18).Draw(t, "body") {
 	case 0, 1, 2:
 		w := worker(name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"))
 		w.Speed = rapid.SampledFrom([]float64{1, 2.5, 0}).Draw(t, "speed")
 		return &logpb.RegisterWorker{Worker: w}
 	case 3:
-		return &logpb.SetWorkerStatus{Name: name.Draw(t, "worker"), Status: logpb.WorkerStatus(rapid.Int32Range(0, 4).Draw(t, "status"))}
+		return &logpb.SetWorkerStatus{
+			Name: name.Draw(t, "worker"), Status: logpb.WorkerStatus(rapid.Int32Range(0, 5).Draw(t, "status")),
+			DrainUntilUnixNs: rapid.SampledFrom([]int64{0, 0, start}).Draw(t, "until"),
+		}
 	case 4:
 		return &logpb.RemoveWorker{Name: name.Draw(t, "worker"), Incarnation: incarnation.Draw(t, "incarnation")}
 	case 5, 6, 7:
@@ -78,6 +81,9 @@ func body(t *rapid.T) proto.Message {
 		for range rapid.IntRange(1, 6).Draw(t, "updates") {
 			u := loaded(rapid.Uint64Range(1, 12).Draw(t, "id"), name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"), digest.Draw(t, "digest"))
 			u.Holding.Status = logpb.HoldingStatus(rapid.Int32Range(0, 2).Draw(t, "status"))
+			if u.Holding.Status == logpb.HoldingStatus_HOLDING_STATUS_FAILED {
+				u.Holding.Fault = logpb.HoldingFault(rapid.Int32Range(0, 2).Draw(t, "fault"))
+			}
 			u.Remove = rapid.IntRange(0, 5).Draw(t, "remove") == 0
 			c.Updates = append(c.Updates, u)
 		}
@@ -111,6 +117,10 @@ func body(t *rapid.T) proto.Message {
 		return &logpb.RestoreState{
 			Snapshot:       snapshots[rapid.IntRange(0, len(snapshots)-1).Draw(t, "snapshot")],
 			ReplaceCluster: rapid.Bool().Draw(t, "replace"),
+		}
+	case 17:
+		return &logpb.SetModelBlame{
+			ModelId: rapid.Uint64Range(1, 12).Draw(t, "id"), Blame: rapid.SampledFrom([]string{"", "w1 died with it"}).Draw(t, "blame"),
 		}
 	default:
 		return &logpb.TakeDigest{}

@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -153,7 +154,7 @@ func TestWhatCannotSucceed(t *testing.T) {
 	if _, err := New().succeed(current.state, true); err == nil || !strings.Contains(err.Error(), "not bootstrapped") {
 		t.Errorf("nothing in the snapshot: %v", err)
 	}
-	equal(t, "version", succeed(t, current.state, raised(t).state, false).Cluster().GetVersion(), uint32(2))
+	equal(t, "version", succeed(t, current.state, raised(t).state, false).Cluster().GetVersion(), uint32(Version))
 }
 
 func TestRestoreIsACommand(t *testing.T) {
@@ -188,7 +189,7 @@ func TestRestoreIsACommand(t *testing.T) {
 	l.ok(&logpb.RestoreState{Snapshot: file, ReplaceCluster: true})
 	equal(t, "cluster", l.state.Cluster().GetId(), "c-9")
 	newer := newCluster(t)
-	newer.refused(&logpb.RestoreState{Snapshot: encoded(t, raised(t).state.Snapshot())}, logpb.Reason_REASON_VERSION, "version 2", "at 1")
+	newer.refused(&logpb.RestoreState{Snapshot: encoded(t, raised(t).state.Snapshot())}, logpb.Reason_REASON_VERSION, fmt.Sprint("version ", Version), "at 1")
 }
 
 // Whatever was done before and after a snapshot: nothing that had an effect has a second one once it is restored, ids

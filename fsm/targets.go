@@ -8,67 +8,93 @@ import (
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
-// Targets are the workers that shall hold the model, by name: those that are ready, have an engine for it and the
-// labels that it asks for. If it wants fewer copies than that, they are chosen so that little moves: first who has it
-// loaded, then who is loading it, then the others in an order that the model's id and their names decide (rendezvous
-// hashing), and at last those that failed to load it.
-func (s *State) Targets(model *logpb.Model) []*logpb.Worker {
+// Able are the workers that could hold the model, by name: those that are ready, have an engine for it and the labels
+// that it asks for. A model that workers died with has none.
+func (s *State) Able(model *logpb.Model) []*logpb.Worker {
+	if model.GetBlame() != "" {
+		return nil
+	}
 	var able []*logpb.Worker
 	for _, name := range s.workers.keys {
 		w := s.workers.rows[name]
 		if w.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_READY &&
-			hasEngine(w, model.GetEngine()) && hasLabels(w, model.GetConstraints()) {
+			HasEngine(w, model.GetEngine()) && HasLabels(w, model.GetConstraints()) {
 			able = append(able, w)
 		}
 	}
-	copies := int(model.GetCopies())
-	if copies == 0 || copies >= len(able) {
-		return able
-	}
-	return s.closest(model.GetId(), able, copies)
+	return able
 }
 
-func (s *State) closest(modelID uint64, able []*logpb.Worker, copies int) []*logpb.Worker {
+// Targets are the workers that shall hold the model, by name. All that are able to, unless it wants fewer copies than
+// that: then those that have it or have been chosen to (a holding that is pending), and no more of them than are wanted,
+// those that have it first. Whom to choose is the leader's business; Missing says how many.
+func (s *State) Targets(model *logpb.Model) []*logpb.Worker {
+	able := s.Able(model)
+	if copies := int(model.GetCopies()); copies > 0 && copies < len(able) {
+		return s.chosen(model.GetId(), able, copies)
+	}
+	return able
+}
+
+// Missing is how many more workers have to be chosen to hold the model: as many copies as it wants, or as there are
+// workers that are able to and have not failed to load it.
+func (s *State) Missing(model *logpb.Model) int {
+	able, copies := s.Able(model), int(model.GetCopies())
+	if copies == 0 || copies >= len(able) {
+		return 0
+	}
+	possible := 0
+	for _, w := range able {
+		if !failedToLoad(s.Holding(model.GetId(), w.GetName())) {
+			possible++
+		}
+	}
+	return min(copies, possible) - len(s.chosen(model.GetId(), able, copies))
+}
+
+// chosen are at most so many of the workers that have the model or are to load it. When there are more, an order that
+// the model's id and their names decide (rendezvous hashing) spreads what is dropped.
+func (s *State) chosen(modelID uint64, able []*logpb.Worker, copies int) []*logpb.Worker {
 	type candidate struct {
 		worker *logpb.Worker
-		tier   int
+		loaded int // 0: it has it, 1: it is to load it
 		weight uint64
 	}
-	candidates := make([]candidate, len(able))
-	for i, w := range able {
-		candidates[i] = candidate{w, tier(s.Holding(modelID, w.GetName())), rendezvous(modelID, w.GetName())}
+	var candidates []candidate
+	for _, w := range able {
+		h := s.Holding(modelID, w.GetName())
+		if h == nil || failedToLoad(h) {
+			continue
+		}
+		c := candidate{worker: w, weight: rendezvous(modelID, w.GetName())}
+		if h.GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_PENDING {
+			c.loaded = 1
+		}
+		candidates = append(candidates, c)
 	}
 	slices.SortFunc(candidates, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.tier, b.tier), cmp.Compare(b.weight, a.weight), cmp.Compare(a.worker.GetName(), b.worker.GetName()))
+		return cmp.Or(cmp.Compare(a.loaded, b.loaded), cmp.Compare(b.weight, a.weight), cmp.Compare(a.worker.GetName(), b.worker.GetName()))
 	})
-	chosen := make([]*logpb.Worker, copies)
-	for i := range chosen {
-		chosen[i] = candidates[i].worker
+	var chosen []*logpb.Worker
+	for _, c := range candidates[:min(copies, len(candidates))] {
+		chosen = append(chosen, c.worker)
 	}
 	slices.SortFunc(chosen, func(a, b *logpb.Worker) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return chosen
 }
 
-func tier(h *logpb.Holding) int {
-	if h == nil {
-		return 2
-	}
-	switch h.GetStatus() {
-	case logpb.HoldingStatus_HOLDING_STATUS_LOADED:
-		return 0
-	case logpb.HoldingStatus_HOLDING_STATUS_PENDING:
-		return 1
-	default:
-		return 3
-	}
+func failedToLoad(h *logpb.Holding) bool {
+	return h.GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_FAILED
 }
 
 // Pending counts the loads that are still to be answered: the pairs of a model and one of its targets that has neither
-// loaded it nor failed to. A model without targets has none.
+// loaded it nor failed to, and the targets that are still to be chosen. A model that no worker is able to hold has none.
 func (s *State) Pending() int {
 	pending := 0
 	for _, id := range s.models.keys {
-		for _, w := range s.Targets(s.models.rows[id]) {
+		model := s.models.rows[id]
+		pending += s.Missing(model)
+		for _, w := range s.Targets(model) {
 			h := s.Holding(id, w.GetName())
 			if h == nil || h.GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 				pending++

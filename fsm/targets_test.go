@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -39,54 +38,59 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-func TestCopiesMoveLittle(t *testing.T) {
+func TestCopiesAreWhereTheyWereChosenToBe(t *testing.T) {
 	l := newCluster(t)
-	all := []string{"w1", "w2", "w3", "w4"}
-	for _, name := range all {
+	for _, name := range []string{"w1", "w2", "w3", "w4"} {
 		l.ok(register(name, "i1"))
 	}
-	l.ok(&logpb.LoadModel{Name: "m", Source: "a", Copies: 1})
-	target := func() string { return names(l.state.Targets(l.state.Model(1))) }
-	first := target()
-	last := all[slices.IndexFunc(all, func(name string) bool { return name != first })]
-
-	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{pending(1, last, "i1")}})
-	equal(t, "who is loading it goes before others", target(), last)
-	equal(t, "pending", l.state.Pending(), 1)
-	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, first, "i1", digestA)}})
-	equal(t, "who has it goes first", target(), first)
-	equal(t, "pending", l.state.Pending(), 0)
-	l.ok(&logpb.SetWorkerStatus{Name: first, Status: logpb.WorkerStatus_WORKER_STATUS_LOST})
-	equal(t, "after a loss", target(), last)
-	for _, name := range all {
-		equal(t, "who failed goes last", target() != "" && l.state.Pending() == 1, true)
-		l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{failed(1, name, "i1")}})
+	l.ok(&logpb.LoadModel{Name: "m", Source: "a", Copies: 2})
+	expect := func(what, targets string, missing, pendingLoads int) {
+		t.Helper()
+		m := l.state.Model(1)
+		equal(t, what, names(l.state.Targets(m)), targets)
+		equal(t, what+": missing", l.state.Missing(m), missing)
+		equal(t, what+": pending", l.state.Pending(), pendingLoads)
 	}
-	equal(t, "pending when all have failed", l.state.Pending(), 0)
+	update := func(updates ...*logpb.HoldingUpdate) { l.ok(&logpb.UpdateHoldings{Updates: updates}) }
+	expect("nobody was chosen", "", 2, 2)
+	update(pending(1, "w4", "i1"))
+	expect("one was chosen", "w4", 1, 2)
+	update(pending(1, "w2", "i1"), loaded(1, "w4", "i1", digestA))
+	expect("one has it", "w2 w4", 0, 1)
+	update(failed(1, "w2", "i1"))
+	expect("one failed: another has to be chosen", "w4", 1, 1)
+	update(loaded(1, "w1", "i1", digestA), pending(1, "w3", "i1"))
+	expect("who has it goes first", "w1 w4", 0, 0)
+	l.ok(&logpb.SetWorkerStatus{Name: "w4", Status: logpb.WorkerStatus_WORKER_STATUS_CORDONED})
+	expect("one is cordoned", "w1 w3", 0, 1)
+	update(failed(1, "w3", "i1"))
+	expect("nobody is left who has not failed", "w1", 0, 0)
+	l.ok(&logpb.RemoveWorker{Name: "w3"})
+	expect("as few workers as copies: all of them", "w1 w2", 0, 0)
 }
 
-func TestCopiesSpread(t *testing.T) {
+// Of more copies than are wanted, not all go from the same worker.
+func TestCopiesTooManyAreDroppedEvenly(t *testing.T) {
 	l := newCluster(t)
-	for _, name := range []string{"a", "b", "c", "d"} {
+	workers := []string{"a", "b", "c", "d"}
+	for _, name := range workers {
 		l.ok(register(name, "i1"))
 	}
 	l.ok(&logpb.LoadModel{Name: "m", Source: "a", Copies: 1, Instances: 4000})
-	equal(t, "pending", l.state.Pending(), 4000)
-	count := map[string]int{}
-	before := map[uint64]string{}
-	for _, m := range l.state.Models() {
-		before[m.GetId()] = names(l.state.Targets(m))
-		count[before[m.GetId()]]++
-	}
-	for name, n := range count {
-		if n < 900 || n > 1100 {
-			t.Errorf("%s holds %d of 4000, want about 1000", name, n)
+	c := &logpb.UpdateHoldings{}
+	for id := range uint64(4000) {
+		for _, name := range workers {
+			c.Updates = append(c.Updates, loaded(id+1, name, "i1", digestA))
 		}
 	}
-	l.ok(&logpb.RemoveWorker{Name: "b"})
+	l.ok(c)
+	count := map[string]int{}
 	for _, m := range l.state.Models() {
-		if was, is := before[m.GetId()], names(l.state.Targets(m)); was != "b" && was != is {
-			t.Fatalf("model %d moved from %s to %s when b went", m.GetId(), was, is)
+		count[names(l.state.Targets(m))]++
+	}
+	for _, name := range workers {
+		if count[name] < 900 || count[name] > 1100 {
+			t.Errorf("%s keeps %d of 4000, want about 1000", name, count[name])
 		}
 	}
 }

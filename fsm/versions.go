@@ -9,14 +9,17 @@ import (
 
 // Version is the newest command schema that this code applies. A cluster starts at 1, and goes up when its leader
 // has seen that every member can follow (RaiseVersion): so a mixed cluster is safe.
-const Version = 2
+const Version = 3
 
 // ErrOutdated says that this replica can't follow its cluster any more, because that has gone to a newer schema.
 var ErrOutdated = errors.New("this replica is too old for its cluster")
 
 // NeededVersion is the schema that a command needs, which a proposer has to write into it. It is 0 for a kind that
-// this release doesn't know.
-func NeededVersion(cmd *logpb.Command) uint32 {
+// this release doesn't know. Apply looks at the cluster's version where an older release would make something else of
+// what is in a command of a known kind.
+func NeededVersion(cmd *logpb.Command) uint32 { return max(kindVersion(cmd), contentVersion(cmd)) }
+
+func kindVersion(cmd *logpb.Command) uint32 {
 	switch cmd.GetBody().(type) {
 	case *logpb.Command_InitCluster, *logpb.Command_RegisterWorker, *logpb.Command_SetWorkerStatus, *logpb.Command_RemoveWorker,
 		*logpb.Command_LoadModel, *logpb.Command_UnloadModel, *logpb.Command_UpdateHoldings, *logpb.Command_PutProfiles,
@@ -25,6 +28,25 @@ func NeededVersion(cmd *logpb.Command) uint32 {
 		return 1
 	case *logpb.Command_CheckDigest:
 		return 2
+	case *logpb.Command_SetModelBlame:
+		return 3
+	}
+	return 0
+}
+
+// contentVersion is the schema that what is in a command of a known kind needs: fields that an older release would drop.
+func contentVersion(cmd *logpb.Command) uint32 {
+	switch body := cmd.GetBody().(type) {
+	case *logpb.Command_SetWorkerStatus:
+		if body.SetWorkerStatus.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_EVICTED || body.SetWorkerStatus.GetDrainUntilUnixNs() != 0 {
+			return 3
+		}
+	case *logpb.Command_UpdateHoldings:
+		for _, u := range body.UpdateHoldings.GetUpdates() {
+			if u.GetHolding().GetFault() != logpb.HoldingFault_HOLDING_FAULT_NONE {
+				return 3
+			}
+		}
 	}
 	return 0
 }
@@ -34,7 +56,7 @@ func statedVersion(cmd *logpb.Command) uint32 { return max(cmd.GetVersion(), 1) 
 
 // knows says whether the release that the state acts as has the kind of command.
 func (s *State) knows(cmd *logpb.Command) bool {
-	needed := NeededVersion(cmd)
+	needed := kindVersion(cmd)
 	return needed > 0 && needed <= s.release
 }
 

@@ -19,6 +19,7 @@ func (s *State) registerWorker(asked *logpb.Worker) *logpb.Result {
 	}
 	w.Status = logpb.WorkerStatus_WORKER_STATUS_READY
 	w.RegisteredUnixNs = s.now
+	w.DrainUntilUnixNs = 0
 	if old := s.Worker(w.GetName()); old != nil {
 		if old.GetIncarnation() == w.GetIncarnation() {
 			w.RegisteredUnixNs = old.GetRegisteredUnixNs()
@@ -26,16 +27,20 @@ func (s *State) registerWorker(asked *logpb.Worker) *logpb.Result {
 			s.dropHoldingsOf(w.GetName())
 		}
 		w.Status = statusAfterRegistration(old, w.GetIncarnation())
+		if w.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_DRAINING {
+			w.DrainUntilUnixNs = old.GetDrainUntilUnixNs()
+		}
 	}
 	s.storeWorker(w)
 	return &logpb.Result{}
 }
 
-// statusAfterRegistration: a cordon is an operator's and outlives restarts; a drain ends with the process that drained.
+// statusAfterRegistration: a cordon or an eviction is an operator's and outlives restarts; a drain ends with the process
+// that drained.
 func statusAfterRegistration(old *logpb.Worker, incarnation string) logpb.WorkerStatus {
 	switch old.GetStatus() {
-	case logpb.WorkerStatus_WORKER_STATUS_CORDONED:
-		return logpb.WorkerStatus_WORKER_STATUS_CORDONED
+	case logpb.WorkerStatus_WORKER_STATUS_CORDONED, logpb.WorkerStatus_WORKER_STATUS_EVICTED:
+		return old.GetStatus()
 	case logpb.WorkerStatus_WORKER_STATUS_DRAINING:
 		if old.GetIncarnation() == incarnation {
 			return logpb.WorkerStatus_WORKER_STATUS_DRAINING
@@ -45,18 +50,23 @@ func statusAfterRegistration(old *logpb.Worker, incarnation string) logpb.Worker
 }
 
 func (s *State) setWorkerStatus(c *logpb.SetWorkerStatus) *logpb.Result {
-	if _, known := logpb.WorkerStatus_name[int32(c.GetStatus())]; !known {
+	_, known := logpb.WorkerStatus_name[int32(c.GetStatus())]
+	if !known || c.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_EVICTED && s.version() < 3 {
 		return refuse(logpb.Reason_REASON_INVALID, "no worker has the status %d", c.GetStatus())
 	}
 	old, refusal := s.registered(c.GetName(), c.GetIncarnation())
 	if refusal != nil {
 		return refusal
 	}
-	if old.GetStatus() != c.GetStatus() {
-		w := proto.CloneOf(old)
-		w.Status = c.GetStatus()
-		s.storeWorker(w)
+	if c.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_LOST && s.version() >= 3 && old.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
+		return &logpb.Result{} // what an operator has decided meanwhile is worth more
 	}
+	w := proto.CloneOf(old)
+	w.Status, w.DrainUntilUnixNs = c.GetStatus(), 0
+	if c.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_DRAINING && s.version() >= 3 {
+		w.DrainUntilUnixNs = c.GetDrainUntilUnixNs()
+	}
+	s.storeWorker(w)
 	return &logpb.Result{}
 }
 
@@ -149,8 +159,8 @@ func sortLabels(labels []*logpb.Label) error {
 	return nil
 }
 
-// hasLabels says whether a worker has all of the wanted labels. Both are sorted by key.
-func hasLabels(w *logpb.Worker, wanted []*logpb.Label) bool {
+// HasLabels says whether a worker has all of the wanted labels. Both are sorted by key.
+func HasLabels(w *logpb.Worker, wanted []*logpb.Label) bool {
 	for _, l := range wanted {
 		i, found := slices.BinarySearchFunc(w.GetLabels(), l.GetKey(), func(have *logpb.Label, key string) int {
 			return strings.Compare(have.GetKey(), key)
@@ -162,9 +172,9 @@ func hasLabels(w *logpb.Worker, wanted []*logpb.Label) bool {
 	return true
 }
 
-// hasEngine says whether some device of the worker may use the engine; any engine will do if none is named. A device
+// HasEngine says whether some device of the worker may use the engine; any engine will do if none is named. A device
 // that names no engines may use them all.
-func hasEngine(w *logpb.Worker, engine string) bool {
+func HasEngine(w *logpb.Worker, engine string) bool {
 	for _, e := range w.GetEngines() {
 		if engine != "" && e.GetName() != engine {
 			continue

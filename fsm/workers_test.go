@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
@@ -72,12 +74,13 @@ func TestStatusAfterRegistration(t *testing.T) {
 	const (
 		ready, cordoned = logpb.WorkerStatus_WORKER_STATUS_READY, logpb.WorkerStatus_WORKER_STATUS_CORDONED
 		draining, lost  = logpb.WorkerStatus_WORKER_STATUS_DRAINING, logpb.WorkerStatus_WORKER_STATUS_LOST
+		evicted         = logpb.WorkerStatus_WORKER_STATUS_EVICTED
 	)
 	for _, c := range []struct{ before, same, restarted logpb.WorkerStatus }{
-		{ready, ready, ready}, {cordoned, cordoned, cordoned}, {draining, draining, ready}, {lost, ready, ready},
+		{ready, ready, ready}, {cordoned, cordoned, cordoned}, {draining, draining, ready}, {lost, ready, ready}, {evicted, evicted, evicted},
 	} {
 		for incarnation, want := range map[string]logpb.WorkerStatus{"i1": c.same, "i2": c.restarted} {
-			l := newCluster(t)
+			l := raised(t)
 			l.ok(register("w1", "i1"))
 			l.ok(&logpb.SetWorkerStatus{Name: "w1", Status: c.before})
 			l.ok(register("w1", incarnation))
@@ -103,4 +106,61 @@ func TestStatusAndRemovalNeedTheRightIncarnation(t *testing.T) {
 	equal(t, "workers", len(l.state.Workers()), 0)
 	equal(t, "holdings", len(l.state.Holdings(1)), 0)
 	equal(t, "models", len(l.state.Models()), 1)
+}
+
+func TestADrainHasItsDeadline(t *testing.T) {
+	l := raised(t)
+	l.ok(register("w1", "i1"))
+	drain := &logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_DRAINING, DrainUntilUnixNs: start + 7}
+	l.ok(drain)
+	until := func() int64 { return l.state.Worker("w1").GetDrainUntilUnixNs() }
+	equal(t, "until", until(), start+7)
+	l.ok(register("w1", "i1"))
+	equal(t, "after the same incarnation registers again", until(), start+7)
+	l.ok(&logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_CORDONED, DrainUntilUnixNs: start + 7})
+	equal(t, "cordoned", until(), int64(0))
+	l.ok(drain)
+	lying := register("w1", "i2")
+	lying.Worker.DrainUntilUnixNs = 5 // not the worker's to say
+	l.ok(lying)
+	equal(t, "restarted", until(), int64(0))
+}
+
+// The leader marks a worker as lost on what it knew a moment ago.
+func TestWhatAnOperatorDecidedIsNotLost(t *testing.T) {
+	for _, status := range []logpb.WorkerStatus{
+		logpb.WorkerStatus_WORKER_STATUS_CORDONED, logpb.WorkerStatus_WORKER_STATUS_DRAINING, logpb.WorkerStatus_WORKER_STATUS_EVICTED,
+	} {
+		l := raised(t)
+		l.ok(register("w1", "i1"))
+		l.ok(&logpb.SetWorkerStatus{Name: "w1", Status: status})
+		l.ok(&logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_LOST})
+		equal(t, "status", l.state.Worker("w1").GetStatus(), status)
+	}
+}
+
+// What a release of before makes of it is what this one makes of it, as long as there may be one in the cluster.
+func TestFieldsOfTheThirdVersionNeedIt(t *testing.T) {
+	until := &logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_DRAINING, DrainUntilUnixNs: 7}
+	evict := &logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_EVICTED}
+	fault := &logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{failed(1, "w1", "i1")}}
+	fault.Updates[0].Holding.Fault = logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY
+	l := serving(t)
+	for _, body := range []proto.Message{until, evict, fault} {
+		l.refused(body, logpb.Reason_REASON_VERSION, "needs cluster version 3")
+	}
+	understated := func(body proto.Message) *logpb.Result {
+		cmd := l.command(body)
+		cmd.Version = 1
+		return l.apply(cmd)
+	}
+	equal(t, "evicted", understated(evict).GetMessage(), "no worker has the status 4")
+	equal(t, "draining", understated(until).GetReason(), logpb.Reason_REASON_NONE)
+	equal(t, "until", l.state.Worker("w1").GetDrainUntilUnixNs(), int64(0))
+	l.ok(&logpb.RaiseVersion{To: 3})
+	for _, body := range []proto.Message{until, evict, fault} {
+		l.ok(body)
+	}
+	equal(t, "status", l.state.Worker("w1").GetStatus(), logpb.WorkerStatus_WORKER_STATUS_EVICTED)
+	equal(t, "fault", l.state.Holding(1, "w1").GetFault(), logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY)
 }

@@ -32,6 +32,29 @@ func (c *Client) UnloadModel(ctx context.Context, name, version string) ([]uint6
 	return answer.GetModelIds(), err
 }
 
+// SetWorkerStatus cordons, drains, evicts or resumes a worker. A drain ends after
+// drainFor at the latest; 0: when all is handed over.
+func (c *Client) SetWorkerStatus(ctx context.Context, name string, status logpb.WorkerStatus, drainFor time.Duration) (*logpb.Worker, error) {
+	request := &controlpb.SetWorkerStatusRequest{RequestId: rand.Text(), Name: name, Status: status, DrainForNs: int64(drainFor)}
+	answer, err := change(ctx, c, controlpb.ControlClient.SetWorkerStatus, request, &request.RequestedAgoNs)
+	return answer.GetWorker(), err
+}
+
+// RemoveWorker takes a worker that is away out of the registry.
+func (c *Client) RemoveWorker(ctx context.Context, name string) error {
+	request := &controlpb.RemoveWorkerRequest{RequestId: rand.Text(), Name: name}
+	_, err := change(ctx, c, controlpb.ControlClient.RemoveWorker, request, &request.RequestedAgoNs)
+	return err
+}
+
+// ResumeModel has a model served again that workers died with, and returns the
+// ids of those versions that were stopped. An empty version means all.
+func (c *Client) ResumeModel(ctx context.Context, name, version string) ([]uint64, error) {
+	request := &controlpb.ResumeModelRequest{RequestId: rand.Text(), Name: name, Version: version}
+	answer, err := change(ctx, c, controlpb.ControlClient.ResumeModel, request, &request.RequestedAgoNs)
+	return answer.GetModelIds(), err
+}
+
 // SetSettings replaces the cluster's settings.
 func (c *Client) SetSettings(ctx context.Context, settings *logpb.Settings) (*logpb.Settings, error) {
 	request := &controlpb.SetSettingsRequest{RequestId: rand.Text(), Settings: settings}

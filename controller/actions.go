@@ -3,8 +3,6 @@ package controller
 import (
 	"time"
 
-	"github.com/orrery-project/orrery/fsm"
-	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/scheduler"
 )
@@ -20,18 +18,54 @@ func (d *dispatcher) workerUp(s *session, w *scheduler.Worker) {
 
 // workerDown takes a worker from the policy. Requests whose results came but
 // whose tensors did not are submitted again: inference is repeatable.
-func (d *dispatcher) workerDown(s *session, name string) {
+func (d *dispatcher) workerDown(s *session, name string, died bool) {
 	if d.sessions[name] != s {
 		return
 	}
 	delete(d.sessions, name)
-	d.event(scheduler.WorkerDown{Name: name})
-	for _, t := range d.byWire {
-		if t.done && t.at == s {
+	delete(d.streaks, name)
+	d.event(scheduler.WorkerDown{Name: name, Died: died})
+	mishap := "worker " + name + " fell silent while it had it"
+	if died {
+		mishap = "worker " + name + " died while it had it"
+	}
+	for _, t := range d.byTry {
+		if t.at != s {
+			continue
+		}
+		t.mishaps = append(t.mishaps, mishap)
+		if t.done {
 			t.output, t.executed = nil, true
 			d.submit(t)
 		}
 	}
+}
+
+// reported gives the policy a worker's own word on what is on its devices.
+func (d *dispatcher) reported(s *session, w *scheduler.Worker) {
+	if d.sessions[w.Name] == s && d.started {
+		d.event(scheduler.Reported{Worker: w})
+	}
+}
+
+// abandon gives up on a batch whose result is overdue. Its requests are on their
+// way elsewhere; the worker need not begin with them any more.
+func (d *dispatcher) abandon(id scheduler.ActionID) {
+	r := d.actions[id]
+	if r == nil {
+		return
+	}
+	mishap := "worker " + r.action.Worker + " did not answer in time"
+	for i, t := range r.tickets {
+		if t.try == r.tries[i] {
+			t.mishaps = append(t.mishaps, mishap)
+			r.session.cancelRequest(t.envelope.RequestId, t.try)
+		}
+	}
+	d.metrics.unanswered.WithLabelValues(r.action.Worker).Inc()
+	d.workers.unanswered(r.action.Worker)
+	d.log.Warn("a device does not answer in time; its requests go elsewhere", "worker", r.action.Worker, "device", r.action.Device,
+		"model", r.action.Model, "requests", len(r.tickets))
 }
 
 // carryOut sends an action to its worker. When the session is gone the policy
@@ -41,7 +75,8 @@ func (d *dispatcher) carryOut(a scheduler.Action) {
 	if s == nil {
 		return
 	}
-	r := &running{action: a}
+	d.metrics.actions.WithLabelValues(a.Worker).Inc()
+	r := &running{action: a, session: s}
 	out := &sessionpb.Action{
 		Device: uint32(a.Device), ModelId: uint64(a.Model),
 		EarliestNs: int64(a.Earliest), LatestNs: int64(a.Latest),
@@ -67,8 +102,11 @@ func (d *dispatcher) batch(s *session, r *running) *sessionpb.Infer {
 		if t == nil {
 			continue
 		}
-		t.at, t.sent, t.output, t.fault = s, now, nil, ""
-		r.tickets = append(r.tickets, t)
+		delete(d.byTry, t.try)
+		d.lastTry++
+		t.at, t.try, t.sent, t.output, t.fault = s, d.lastTry, now, nil, ""
+		d.byTry[t.try] = t
+		r.tickets, r.tries = append(r.tickets, t), append(r.tries, t.try)
 		e := t.envelopeFor(now)
 		s.input(e)
 		batch.Items = append(batch.Items, &sessionpb.BatchItem{
@@ -92,7 +130,13 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 		Action: r.action.ID, Outcome: outcome(result.Code), Engine: time.Duration(result.EngineNs), Absent: absent(r.action.Kind, result.Code),
 	}
 	now := d.now()
+	if r.action.Kind == scheduler.Infer {
+		d.judge(r.action, event.Outcome)
+	}
 	for i, t := range r.tickets {
+		if t.try != r.tries[i] {
+			continue // it has been given up here
+		}
 		t.result, t.engine = now, event.Engine
 		code, message := result.Code, result.Message
 		if i < len(result.Items) {
@@ -115,6 +159,18 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 			"action", r.action.Kind, "model", r.action.Model, "code", result.Code, "message", result.Message)
 	}
 	d.event(scheduler.Finished{Result: event})
+}
+
+// judge counts failures in a row.
+func (d *dispatcher) judge(a scheduler.Action, o scheduler.Outcome) {
+	switch o {
+	case scheduler.OK:
+		d.streaks.succeeded(a.Worker, uint64(a.Model))
+	case scheduler.Failed:
+		if d.streaks.failed(a.Worker, uint64(a.Model)) {
+			d.workers.atFault(a.Worker)
+		}
+	}
 }
 
 // outcome says what a worker's code means for the schedule. Faults of requests
@@ -144,67 +200,4 @@ func absent(kind scheduler.Kind, c sessionpb.ResultCode) bool {
 	default:
 		return kind == scheduler.LoadWeights
 	}
-}
-
-// refusal is the error that a client sees for a completion.
-func (d *dispatcher) refusal(t *ticket, c *scheduler.Completion) error {
-	waited := d.now().Sub(t.arrived).Round(time.Microsecond)
-	var e *errs.Error
-	switch c.Reason {
-	case scheduler.Rejected:
-		e = errs.New(errs.Invalid, "the worker refused the request: %s", t.fault)
-		if t.faultCode == sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED {
-			e = errs.New(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), t.fault)
-		}
-	case scheduler.ExecutionFailed:
-		e = errs.New(errs.ExecutionFailed, "model %s could not be run: %s", t.modelName(), orLost(t.fault))
-	case scheduler.Infeasible:
-		e = errs.New(errs.Infeasible, "the request for model %s has %v left, but can't be answered sooner than in %v",
-			t.modelName(), t.deadline.Sub(t.arrived).Round(time.Microsecond), c.Possible.Sub(t.arrived).Round(time.Microsecond))
-	case scheduler.TooLate:
-		e = errs.New(errs.DeadlinePassed, "after %v in the queue the request for model %s can't be answered before its deadline any more", waited, t.modelName())
-	case scheduler.DeadlinePassed:
-		e = errs.New(errs.DeadlinePassed, "the deadline passed after %v, while the request for model %s was at a worker", waited, t.modelName())
-	case scheduler.NoWorker:
-		e = errs.New(errs.NoWorker, "no worker can serve model %s now: %s", t.modelName(), d.whyNoWorker(t))
-	case scheduler.NoRoom:
-		e = errs.New(errs.NoRoom, "the weights of model %s fit on no device of the workers that hold it; give a worker a larger weights_cache", t.modelName())
-	case scheduler.UnknownModel:
-		e = errs.New(errs.UnknownModel, "model %s has been unloaded", t.modelName())
-	case scheduler.Cancelled:
-		e = errs.New(errs.Cancelled, "the client cancelled the request")
-	default:
-		e = errs.New(errs.Internal, "the scheduler gave up on the request: %s", c.Reason)
-	}
-	e.Execution = errs.NotExecuted
-	if c.Started || t.executed {
-		e.Execution = errs.MaybeExecuted
-	}
-	if c.RetryAfter > 0 {
-		e = e.After(c.RetryAfter)
-	}
-	return e
-}
-
-// whyNoWorker says why nobody can serve a request's model, and what would help.
-func (d *dispatcher) whyNoWorker(t *ticket) string {
-	why := "those that hold it are not connected; see `orrery worker list`"
-	d.replica.Read(func(s *fsm.State) {
-		m := s.Model(uint64(t.model))
-		if m == nil {
-			return
-		}
-		if reason, advice := whyNotServed(s, m); reason != "" {
-			why = reason + "; " + advice
-		}
-	})
-	return why
-}
-
-// orLost is what to say when no worker told what was wrong.
-func orLost(fault string) string {
-	if fault == "" {
-		return "workers were lost while they had it"
-	}
-	return fault
 }

@@ -116,7 +116,7 @@ func TestARequestThatRanIsNotCalledNotExecuted(t *testing.T) {
 		r, s := serveOn(t, w)
 		answer := r.ask(t.Context(), "a", "d")
 		synctest.Wait()
-		r.mailbox.post(func() { r.workerDown(s, "w") })
+		r.mailbox.post(func() { r.workerDown(s, "w", false) })
 		if e := errs.From(grpcerr.FromAnswer((<-answer).Answer)); e.Execution != errs.MaybeExecuted {
 			t.Errorf("execution %v: %v", e.Execution, e)
 		}

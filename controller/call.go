@@ -259,7 +259,7 @@ func (c *call) fits(model *logpb.Model) (oip.Shape, error) {
 	}
 	if model.Info == nil {
 		return oip.Shape{}, errs.New(errs.NotLoaded,
-			"model %s version %s is wanted, but no worker has loaded it yet; see `orrery model status %s`", model.Name, model.Version, model.Name)
+			"model %q version %s is wanted, but no worker has loaded it yet; see `orrery model status %s`", model.Name, model.Version, model.Name)
 	}
 	shape, err := oip.Check(c.request, oip.Signature(model.Info.Signature), maxRows(model))
 	if err != nil {

@@ -19,7 +19,7 @@ func TestClockFindsTheOffsetThroughUnevenDelays(t *testing.T) {
 			c.observe(sent, worker, received)
 			now += int64(100 * time.Millisecond)
 		}
-		got, roundTrip := c.best()
+		got, roundTrip := c.best(now)
 		if off := (got - want).Abs(); off > roundTrip/2 {
 			t.Errorf("offset %v: estimated %v, off by more than half the round trip of %v", want, got, roundTrip)
 		}
@@ -35,7 +35,27 @@ func TestClockFollowsAClockThatDrifts(t *testing.T) {
 		offset += drift
 		c.observe(sent, sent+int64(time.Millisecond)+int64(offset), sent+int64(2*time.Millisecond))
 	}
-	if got, _ := c.best(); (offset - got).Abs() > clockSamples*drift {
+	if got, _ := c.best(int64(1000 * 100 * time.Millisecond)); (offset - got).Abs() > clockSamples*drift {
 		t.Errorf("offset is %v, estimated %v", offset, got)
+	}
+}
+
+// A quick exchange of a while ago is not worth more than a slower one of now.
+func TestClockForgetsWhatHasDrifted(t *testing.T) {
+	var c clock
+	const drift = 500e-6
+	for i := range 10 {
+		sent := int64(i) * int64(time.Second)
+		roundTrip := 300 * time.Microsecond
+		if i == 0 {
+			roundTrip = 0
+		}
+		offset := time.Duration(drift * float64(sent))
+		c.observe(sent, sent+int64(roundTrip)/2+int64(offset), sent+int64(roundTrip))
+	}
+	now := int64(9 * time.Second)
+	want := time.Duration(drift * float64(now))
+	if got, _ := c.best(now); (want - got).Abs() > 200*time.Microsecond {
+		t.Errorf("offset is %v, estimated %v", want, got)
 	}
 }

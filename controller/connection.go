@@ -2,9 +2,16 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 )
@@ -21,26 +28,29 @@ type connection struct {
 	name   string
 	cancel context.CancelFunc
 
-	// addresses are where the worker may be: while the gossip still believes in
-	// a start of it that has died there are several, and they are tried in turn.
+	// addresses are where the worker may be, the registry's first: while the
+	// gossip still believes in a start of it that has died there are several, and
+	// they are tried in turn.
 	mu        sync.Mutex
 	addresses []string
 	next      int
 
 	// session is nil while none is open.
 	session *session
-	// report is what opened the session.
+	// report is the newest; the first one opened the session.
 	report *sessionpb.Report
 	// held is what the worker's host memory holds, by model id: the mirror of
 	// what the worker knows.
 	held map[uint64]*held
 	// notBefore is when a load or unload that was put off may be tried again.
 	notBefore map[uint64]time.Time
-	// loading counts the loads in flight.
+	// loading counts the loads in flight, alone is a model that is loaded or
+	// measured while nothing else is, because it is suspected; 0: none.
 	loading int
+	alone   uint64
 	// committing says that a command about this worker is being committed.
 	committing bool
-	// registeredAt is when the last one was.
+	// registeredAt is when the last registration was.
 	registeredAt time.Time
 	// registered says that this session's incarnation is registered and has
 	// been told so.
@@ -48,13 +58,29 @@ type connection struct {
 	// up says that the scheduler has the worker, with just these models.
 	up       bool
 	upModels []uint64
-	// profiling says that a device of the worker is being measured.
-	profiling map[uint32]bool
+	// profiling says that a device of the worker is being measured, and with which
+	// model.
+	profiling map[uint32]uint64
 	// answered says that a first attempt to connect has ended.
 	answered bool
-	// since is when the session was lost, or the first attempt began.
+	// since is when the worker was last registered and connected, or when the
+	// leader first heard of it.
 	since time.Time
-	err   error
+	// attempts counts those that failed since then; nobodyListens says that all of
+	// them found the port closed: the process is gone, not just silent.
+	attempts      int
+	nobodyListens bool
+	err           error
+	// left is an incarnation that said that it would end.
+	left string
+	// leaveAsked is when a drained worker was asked to.
+	leaveAsked time.Time
+	// asked is when a report was asked for, repairs what was found to differ.
+	asked   time.Time
+	repairs uint64
+
+	health health
+	twins  twins
 }
 
 // held is one model in a worker's host memory.
@@ -62,8 +88,19 @@ type held struct {
 	status logpb.HoldingStatus
 	info   *logpb.ModelInfo
 	err    string
+	fault  logpb.HoldingFault
 	loadNs int64
+	// loading: it is on its way into memory, since began.
+	loading bool
+	began   time.Time
 }
+
+func (h *held) loaded() bool {
+	return h != nil && h.status == logpb.HoldingStatus_HOLDING_STATUS_LOADED
+}
+
+// incarnation is that of the session's worker, or of the last one.
+func (w *connection) incarnation() string { return w.report.GetWorker().GetIncarnation() }
 
 func (w *connection) setAddresses(addresses []string) {
 	w.mu.Lock()
@@ -71,12 +108,20 @@ func (w *connection) setAddresses(addresses []string) {
 	w.addresses = addresses
 }
 
-// nextAddress is the address to try next.
+// otherAddresses are those at which the session's worker is not.
+func (w *connection) otherAddresses() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(w.addresses), func(a string) bool { return a == w.session.options.address })
+}
+
+// nextAddress is the address to try next; after a session that is the first.
 func (w *connection) nextAddress() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	address := w.addresses[w.next%len(w.addresses)]
 	w.next++
-	return w.addresses[w.next%len(w.addresses)]
+	return address
 }
 
 // keepConnected opens a session to a worker again and again until ctx ends. It
@@ -84,14 +129,17 @@ func (w *connection) nextAddress() string {
 func (k *coordinator) keepConnected(ctx context.Context, w *connection) {
 	wait := connectPauseMin
 	for ctx.Err() == nil {
-		s, err := k.open(ctx, w)
+		s, closed, err := k.open(ctx, w)
 		if err != nil {
-			k.mailbox.post(func() { k.unreachable(w, err) })
+			k.mailbox.post(func() { k.unreachable(w, closed, err) })
 			_ = pause(ctx, wait)
 			wait = min(2*wait, connectPauseMax)
 			continue
 		}
 		wait = connectPauseMin
+		w.mu.Lock()
+		w.next = 0
+		w.mu.Unlock()
 		k.mailbox.post(func() { k.connected(w, s) })
 		select {
 		case <-s.broken():
@@ -103,19 +151,34 @@ func (k *coordinator) keepConnected(ctx context.Context, w *connection) {
 	}
 }
 
-// open opens one session.
-func (k *coordinator) open(ctx context.Context, w *connection) (*session, error) {
-	c := k.term.c
-	tunables := c.tunables.Load()
-	ctx, cancel := context.WithTimeout(ctx, tunables.ConnectTimeout)
+// open opens one session. Without one, closed says that nobody listens there.
+func (k *coordinator) open(ctx context.Context, w *connection) (s *session, closed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, k.term.c.tunables.Load().ConnectTimeout)
 	defer cancel()
-	return openSession(ctx, sessionOptions{
-		worker: w.name, address: w.nextAddress(), dial: c.options.Dial,
+	o := k.sessionOptions(w.name, w.nextAddress())
+	var refused atomic.Bool
+	dial := o.dial
+	o.dial = func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := dial(ctx, address)
+		refused.Store(errors.Is(err, syscall.ECONNREFUSED))
+		return conn, err
+	}
+	s, err = openSession(ctx, o)
+	return s, refused.Load(), err
+}
+
+// sessionOptions are those of a session to a worker.
+func (k *coordinator) sessionOptions(worker, address string) sessionOptions {
+	c, tunables := k.term.c, k.term.c.tunables.Load()
+	return sessionOptions{
+		worker: worker, address: address, dial: rpc.Insistent(c.options.Dial),
 		leader: k.term.leader, id: newRequestID(),
 		heartbeat: tunables.Heartbeat, misses: tunables.HeartbeatMisses,
-		now:    func() int64 { return int64(c.instant()) },
-		output: k.term.dispatcher.output,
-	})
+		now:     func() int64 { return int64(c.instant()) },
+		output:  k.term.dispatcher.output,
+		report:  func(s *session, r *sessionpb.Report) { k.mailbox.post(func() { k.compare(s, r) }) },
+		leaving: func(s *session) { k.mailbox.post(func() { k.leaving(s) }) },
+	}
 }
 
 // connected takes in a new session.
@@ -123,14 +186,26 @@ func (k *coordinator) connected(w *connection, s *session) {
 	report := s.first
 	w.session, w.report, w.answered, w.err = s, report, true, nil
 	w.registered, w.up, w.upModels = false, false, nil
-	w.held, w.loading, w.profiling = map[uint64]*held{}, 0, map[uint32]bool{}
+	w.held, w.loading, w.alone, w.profiling = map[uint64]*held{}, 0, 0, map[uint32]uint64{}
 	w.notBefore = map[uint64]time.Time{}
+	w.leaveAsked, w.asked, w.repairs = time.Time{}, time.Now(), 0
 	for _, m := range report.Models {
 		if m.Status != logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 			w.held[m.ModelId] = &held{status: m.Status, info: m.Info, err: m.Error, loadNs: m.LoadNs}
 		}
 	}
-	k.log.Info("worker connected", "worker", w.name, "incarnation", report.Worker.GetIncarnation(), "models", len(report.Models))
+	k.log.Info("worker connected", "worker", w.name, "incarnation", w.incarnation(), "models", len(report.Models))
+}
+
+// leaving takes a worker that is about to end out of the schedule: what runs
+// there will still be answered.
+func (k *coordinator) leaving(s *session) {
+	w := k.connections[s.options.worker]
+	if w == nil || w.session != s {
+		return
+	}
+	w.left = w.incarnation()
+	k.log.Info("worker leaves", "worker", w.name, "incarnation", w.left)
 }
 
 // disconnected takes the worker out of the schedule at once. That is soft: it
@@ -139,16 +214,69 @@ func (k *coordinator) disconnected(w *connection, s *session) {
 	if w.session != s {
 		return
 	}
-	w.session, w.err, w.since = nil, s.why(), time.Now()
+	if w.registered {
+		w.since, w.attempts = time.Now(), 0
+	}
+	died := s.died()
+	if died {
+		k.blameLoads(w)
+	}
+	wasRegistered := w.registered
+	w.session, w.err = nil, s.why()
 	w.registered, w.up = false, false
-	k.term.dispatcher.mailbox.post(func() { k.term.dispatcher.workerDown(s, w.name) })
-	k.log.Warn("worker disconnected", "worker", w.name, "cause", s.why())
+	w.alone = 0
+	k.term.dispatcher.mailbox.post(func() { k.term.dispatcher.workerDown(s, w.name, died) })
+	cause := "silent"
+	switch {
+	case died:
+		cause = "died"
+	case w.left == w.incarnation():
+		cause = "left"
+	}
+	k.term.c.workerMetrics.losses.WithLabelValues(cause).Inc()
+	k.log.Warn("worker disconnected", "worker", w.name, "cause", s.why(), "as", cause)
+	if cause != "left" && wasRegistered {
+		k.strike(w, "its sessions break")
+	}
 }
 
 // unreachable notes a failed attempt.
-func (k *coordinator) unreachable(w *connection, err error) {
+func (k *coordinator) unreachable(w *connection, closed bool, err error) {
 	if w.err == nil || !w.answered {
 		k.log.Warn("worker is unreachable", "worker", w.name, "error", err)
 	}
 	w.answered, w.err = true, err
+	w.nobodyListens = closed && (w.attempts == 0 || w.nobodyListens)
+	w.attempts++
+}
+
+// problem is what a worker list says of a worker without a session.
+func (w *connection) problem() string {
+	if w.session != nil {
+		return ""
+	}
+	if w.err != nil {
+		return w.err.Error()
+	}
+	return "not connected yet"
+}
+
+// inService says whether the worker may be given models and work now.
+func (w *connection) inService(s *fsm.State) bool {
+	return w.registered && w.left != w.incarnation() && !w.health.quarantined(time.Now()) &&
+		s.Worker(w.name).GetStatus() == logpb.WorkerStatus_WORKER_STATUS_READY
+}
+
+// isRegistered may be asked of a worker that is not known.
+func (w *connection) isRegistered() bool { return w != nil && w.registered }
+
+// holds are the models that a worker holds, by its own word and by the state's, in
+// order of id.
+func (k *coordinator) holds(w *connection) (ids []uint64) {
+	for _, h := range k.plan.records[w.name] {
+		if h.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED && h.Incarnation == w.incarnation() && w.held[h.ModelId].loaded() {
+			ids = append(ids, h.ModelId)
+		}
+	}
+	return ids
 }

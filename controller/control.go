@@ -78,7 +78,7 @@ func loaded(s *fsm.State, ids []uint64) (*controlpb.LoadModelResponse, error) {
 		if !settled(s, m) {
 			return nil, nil
 		}
-		answer.Models = append(answer.Models, modelStatus(s, m))
+		answer.Models = append(answer.Models, modelStatus(s, m, nil))
 	}
 	return answer, nil
 }
@@ -114,10 +114,10 @@ func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettin
 func (s *controlService) ListModels(ctx context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
 	answer := &controlpb.ListModelsResponse{}
 	var err error
-	answer.Freshness, err = s.c.read(ctx, r.Stale, func(state *fsm.State) {
+	answer.Freshness, err = s.readLive(ctx, r.Stale, func(state *fsm.State, live liveWorkers) {
 		for _, m := range state.Models() {
 			if (r.Name == "" || r.Name == m.Name) && (r.Version == "" || r.Version == m.Version) {
-				answer.Models = append(answer.Models, modelStatus(state, m))
+				answer.Models = append(answer.Models, modelStatus(state, m, live))
 			}
 		}
 	})
@@ -147,16 +147,13 @@ func (s *controlService) leaderLive(ctx context.Context) *peerpb.LiveResponse {
 
 // ListWorkers shows the registry, with live figures from the leader.
 func (s *controlService) ListWorkers(ctx context.Context, r *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
-	live := map[string]*controlpb.WorkerLive{}
-	if !r.Stale {
-		for _, l := range s.leaderLive(ctx).GetWorkers() {
-			live[l.Name] = l
-		}
-	}
 	answer := &controlpb.ListWorkersResponse{}
 	var err error
-	answer.Freshness, err = s.c.read(ctx, r.Stale, func(state *fsm.State) {
+	answer.Freshness, err = s.readLive(ctx, r.Stale, func(state *fsm.State, live liveWorkers) {
 		for _, w := range state.Workers() {
+			if r.Name != "" && r.Name != w.Name {
+				continue
+			}
 			info := &controlpb.WorkerInfo{Worker: w, Live: live[w.Name]}
 			if info.Live == nil {
 				info.Live = &controlpb.WorkerLive{Name: w.Name, Error: "the leader was not asked"}
@@ -173,7 +170,37 @@ func (s *controlService) ListWorkers(ctx context.Context, r *controlpb.ListWorke
 	if err != nil {
 		return nil, grpcerr.Status(err)
 	}
+	if r.Name != "" && len(answer.Workers) == 0 {
+		return nil, grpcerr.Status(unknownWorker(r.Name))
+	}
 	return answer, nil
+}
+
+// readLive is Controller.read for those who also want to know what the leader
+// knows of its workers.
+func (s *controlService) readLive(ctx context.Context, stale bool, f func(*fsm.State, liveWorkers)) (*controlpb.Freshness, error) {
+	var live liveWorkers
+	if !stale {
+		if err := s.c.current(ctx); err != nil {
+			return nil, err
+		}
+		live = s.liveWorkers(ctx)
+	}
+	return s.c.readLocal(stale, func(state *fsm.State) { f(state, live) }), nil
+}
+
+// liveWorkers asks the leader for what it knows of its workers; nil when it can't
+// be asked.
+func (s *controlService) liveWorkers(ctx context.Context) liveWorkers {
+	answer := s.leaderLive(ctx)
+	if answer == nil {
+		return nil
+	}
+	live := liveWorkers{}
+	for _, l := range answer.Workers {
+		live[l.Name] = l
+	}
+	return live
 }
 
 // Startup shows how far the startup has come.

@@ -74,13 +74,14 @@ func soloCoordinator(t *testing.T, dial rpc.DialFunc, phases ...logpb.Phase) (*c
 	c := New(Options{
 		Name: "c", Consensus: log, Replica: replica, Gossip: lonely{}, Logger: hclog.NewNullLogger(), Dial: dial,
 		Tunables: Tunables{
-			LoadIdle: 10 * time.Second, LostAfter: time.Hour, ForgetAfter: time.Hour, LoadsPerWorker: 1,
+			LoadIdle: 10 * time.Second, DeadAfter: time.Hour, LostAfter: time.Hour, CompareInterval: time.Hour, ForgetAfter: time.Hour, LoadsPerWorker: 1,
 			ConnectTimeout: time.Second, Heartbeat: 100 * time.Millisecond, HeartbeatMisses: 3,
 		},
 	})
 	tm := &term{c: c, leader: &sessionpb.Leader{Name: "c"}}
 	tm.dispatcher = newDispatcher(replica, 1<<20, scheduler.NewEDF(scheduler.EDFOptions{}), c.instant, hclog.NewNullLogger())
 	tm.coordinator = newCoordinator(tm, hclog.NewNullLogger())
+	tm.dispatcher.watch(watch{tm.coordinator}, c.workerMetrics)
 	tm.coordinator.ctx = t.Context()
 	return tm.coordinator, log
 }

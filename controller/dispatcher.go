@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -37,8 +36,10 @@ type ticket struct {
 	model    scheduler.ModelID
 	emulated bool
 
-	// at is the session that has it, when it is at a worker.
-	at *session
+	// at is the session that has it, when it is at a worker, and try the number
+	// under which it has.
+	at  *session
+	try uint32
 	// output is the worker's answer; it may come before or after the result.
 	output []byte
 	// done says that the scheduler has completed it and only output is missing.
@@ -48,16 +49,35 @@ type ticket struct {
 	faultCode sessionpb.ResultCode
 	// executed says that a worker has run it once, but the outputs were lost.
 	executed bool
+	// mishaps are what happened to it at workers, for the client.
+	mishaps []string
 	// sent and the engine's time, for the stages.
 	sent   scheduler.Instant
 	result scheduler.Instant
 	engine time.Duration
 }
 
-// running is an action in a worker's hands.
+// running is an action in a worker's hands. tries are the numbers under which the
+// tickets are there: one that has a newer number has moved elsewhere.
 type running struct {
 	action  scheduler.Action
+	session *session
 	tickets []*ticket
+	tries   []uint32
+}
+
+// workerWatch is told what the dispatcher learns about workers. It must not block.
+type workerWatch interface {
+	// unanswered: a device of the worker did not answer in time.
+	unanswered(worker string)
+	// atFault: what the worker ran failed again and again, while others could.
+	atFault(worker string)
+	// blamed: workers died with a model, which is stopped.
+	blamed(scheduler.Blame)
+	// repaired: what was believed of a device was wrong.
+	repaired(scheduler.Repair)
+	// live is what is known of all workers, nil for nothing.
+	live() liveWorkers
 }
 
 // dispatcher owns the scheduler and all that it has been given. One goroutine
@@ -80,8 +100,16 @@ type dispatcher struct {
 	lastID    scheduler.RequestID
 	tickets   map[scheduler.RequestID]*ticket
 	byWire    map[wireKey]*ticket
-	actions   map[scheduler.ActionID]*running
-	sessions  map[string]*session
+	// byTry are the tickets that are at workers; lastTry numbers them.
+	byTry    map[uint32]*ticket
+	lastTry  uint32
+	actions  map[scheduler.ActionID]*running
+	sessions map[string]*session
+	streaks  streaks
+
+	// Set by watch, before the loop runs.
+	workers workerWatch
+	metrics *workerMetrics
 }
 
 func newDispatcher(replica *fsm.Replica, maxMessage int, policy scheduler.Policy, now func() scheduler.Instant, log hclog.Logger) *dispatcher {
@@ -90,6 +118,10 @@ func newDispatcher(replica *fsm.Replica, maxMessage int, policy scheduler.Policy
 		mailbox:  newMailbox(),
 		tickets:  map[scheduler.RequestID]*ticket{},
 		byWire:   map[wireKey]*ticket{},
+		byTry:    map[uint32]*ticket{},
+		streaks:  streaks{},
+		metrics:  newWorkerMetrics(),
+		workers:  nobody{},
 		actions:  map[scheduler.ActionID]*running{},
 		sessions: map[string]*session{},
 	}
@@ -127,13 +159,34 @@ func (d *dispatcher) step() {
 	d.policy.Step(d.now(), d.events, &d.decisions)
 	clear(d.events)
 	d.events = d.events[:0]
+	for _, id := range d.decisions.Abandoned {
+		d.abandon(id)
+	}
 	for i := range d.decisions.Actions {
 		d.carryOut(d.decisions.Actions[i])
 	}
 	for i := range d.decisions.Completions {
 		d.complete(&d.decisions.Completions[i])
 	}
+	for _, b := range d.decisions.Blamed {
+		d.workers.blamed(b)
+	}
+	for _, r := range d.decisions.Repairs {
+		d.workers.repaired(r)
+	}
 }
+
+// watch says who is told of workers, and where is counted.
+func (d *dispatcher) watch(w workerWatch, m *workerMetrics) { d.workers, d.metrics = w, m }
+
+// nobody is who watches in tests.
+type nobody struct{}
+
+func (nobody) unanswered(string)         {}
+func (nobody) atFault(string)            {}
+func (nobody) blamed(scheduler.Blame)    {}
+func (nobody) repaired(scheduler.Repair) {}
+func (nobody) live() liveWorkers         { return nil }
 
 // event adds an event to the next step. Only the loop calls it.
 func (d *dispatcher) event(e scheduler.Event) { d.events = append(d.events, e) }
@@ -244,7 +297,7 @@ func (d *dispatcher) cancel(t *ticket) {
 		return
 	}
 	if t.at != nil {
-		t.at.cancelRequest(k.request, k.attempt)
+		t.at.cancelRequest(k.request, t.try)
 	}
 	if d.tickets[t.id] == t {
 		d.event(scheduler.Cancel{Request: t.id})
@@ -256,6 +309,7 @@ func (d *dispatcher) cancel(t *ticket) {
 // answer ends a ticket.
 func (d *dispatcher) answer(t *ticket, e *exchangepb.Envelope) {
 	delete(d.byWire, wireKey{t.envelope.RequestId, t.envelope.Attempt})
+	delete(d.byTry, t.try)
 	t.stop()
 	t.reply(e)
 }
@@ -303,7 +357,7 @@ func (d *dispatcher) succeed(t *ticket) {
 // output takes an answer's tensors from a session.
 func (d *dispatcher) output(s *session, e *exchangepb.Envelope) {
 	d.mailbox.post(func() {
-		t := d.byWire[wireKey{e.RequestId, e.Attempt}]
+		t := d.byTry[e.Attempt]
 		if t == nil || t.at != s {
 			return
 		}
@@ -314,17 +368,16 @@ func (d *dispatcher) output(s *session, e *exchangepb.Envelope) {
 	})
 }
 
-// modelName is for messages.
-func (t *ticket) modelName() string { return strconv.Quote(t.envelope.Header.GetModelName()) }
-
-// envelopeFor is a request as a worker gets it.
+// envelopeFor is a request as a worker gets it. Its attempt there is the
+// dispatcher's own number: the same request may be at two workers, or twice at
+// one, when the first try was given up.
 func (t *ticket) envelopeFor(now scheduler.Instant) *exchangepb.Envelope {
 	left := int64(0)
 	if t.deadline > 0 {
 		left = int64(t.deadline.Sub(now))
 	}
 	return &exchangepb.Envelope{
-		RequestId: t.envelope.RequestId, Attempt: t.envelope.Attempt,
+		RequestId: t.envelope.RequestId, Attempt: t.try,
 		TimeLeftNs: left, Payload: t.envelope.Payload,
 	}
 }

@@ -139,7 +139,7 @@ func TestRequestsWaitForThePolicyToStart(t *testing.T) {
 			t.Fatalf("the policy saw %v before it was started", seen)
 		}
 		r.mailbox.post(r.start)
-		expectReason(t, answer, errs.NoWorker)
+		expectReason(t, answer, errs.NotProfiled) // what keeps the workers from serving it
 		if want := []string{"start", "submit"}; !slices.Equal(seen, want) {
 			t.Errorf("the policy saw %v, want %v", seen, want)
 		}

@@ -45,7 +45,7 @@ func TestARefusalAfterALostAttemptIsNotCalledNotExecuted(t *testing.T) {
 				if lost {
 					want = errs.MaybeExecuted
 				}
-				if e := errs.From(err); e.Reason != errs.NoWorker || e.Execution != want {
+				if e := errs.From(err); e.Reason != errs.NotProfiled || e.Execution != want {
 					t.Errorf("%v: execution %v, want %v", e, e.Execution, want)
 				}
 			})

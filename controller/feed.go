@@ -74,11 +74,16 @@ func (f *feed) modelEvents(s *fsm.State, events []scheduler.Event) []scheduler.E
 			continue
 		}
 		current[m.Id] = m
-		if f.models[m.Id] == nil {
-			f.models[m.Id] = m
+		known := f.models[m.Id]
+		f.models[m.Id] = m
+		if known == nil {
 			events = append(events, scheduler.ModelAdded{Model: &scheduler.Model{
 				ID: scheduler.ModelID(m.Id), MaxRows: maxRows(m), Batched: m.Info.Signature.GetBatched(), WeightsBytes: int64(m.Info.WeightsBytes),
 			}})
+		}
+		if known.GetBlame() != m.Blame {
+			f.k.pardon(m.Id)
+			events = append(events, scheduler.ModelBlamed{Model: scheduler.ModelID(m.Id), Blamed: m.Blame != ""})
 		}
 		events = f.profileEvents(s, m, events)
 	}
@@ -122,7 +127,7 @@ func (f *feed) heldEvents(s *fsm.State, events []scheduler.Event) []scheduler.Ev
 		if !w.up {
 			continue
 		}
-		if models := usable(s, w); !slices.Equal(models, w.upModels) {
+		if models := f.usable(s, w); !slices.Equal(models, w.upModels) {
 			w.upModels = models
 			events = append(events, scheduler.Held{Worker: name, Models: modelIDs(models)})
 		}
@@ -130,18 +135,19 @@ func (f *feed) heldEvents(s *fsm.State, events []scheduler.Event) []scheduler.Ev
 	return events
 }
 
-// usable are the models that the worker holds, by its own word and by the
-// state's, in order of id.
-func usable(s *fsm.State, w *connection) []uint64 {
-	var ids []uint64
-	for _, h := range s.HoldingsOf(w.name) {
-		mirror := w.held[h.ModelId]
-		if h.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED && mirror != nil && mirror.status == logpb.HoldingStatus_HOLDING_STATUS_LOADED {
-			ids = append(ids, h.ModelId)
-		}
+// usable are the models that the scheduler may use at a worker, in order of id:
+// all that it holds when it takes work, and while it drains those that nobody else
+// serves yet.
+func (f *feed) usable(s *fsm.State, w *connection) []uint64 {
+	switch {
+	case w.left == w.incarnation() || w.health.quarantined(time.Now()):
+		return nil
+	case s.Worker(w.name).GetStatus() == logpb.WorkerStatus_WORKER_STATUS_READY:
+		return f.k.holds(w)
+	case s.Worker(w.name).GetStatus() == logpb.WorkerStatus_WORKER_STATUS_DRAINING:
+		return f.k.toHandOver(s, w)
 	}
-	slices.Sort(ids)
-	return ids
+	return nil
 }
 
 func modelIDs(ids []uint64) []scheduler.ModelID {
@@ -153,34 +159,24 @@ func modelIDs(ids []uint64) []scheduler.ModelID {
 }
 
 // workersUp gives the scheduler the workers whose registration is committed
-// and that are ready, with what is resident on them right now.
+// and that take work, with what is resident on them right now. One that no longer
+// takes work stays, without models, until its session ends: what it has in hand
+// will be answered.
 func (f *feed) workersUp(s *fsm.State) {
 	d := f.k.term.dispatcher
 	for name, w := range f.k.connections {
-		if w.up || !w.registered || s.Worker(name).GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
+		if w.up || !w.registered {
 			continue
 		}
-		w.up, w.upModels = true, usable(s, w)
-		session, worker := w.session, schedulerWorker(s.Worker(name), w)
+		models := f.usable(s, w)
+		if len(models) == 0 && s.Worker(name).GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
+			continue
+		}
+		w.up, w.upModels = true, models
+		record := s.Worker(name)
+		session, worker := w.session, &scheduler.Worker{
+			Name: name, Speed: record.Speed, Holds: modelIDs(models), Devices: schedulerDevices(record, w.report),
+		}
 		d.mailbox.post(func() { d.workerUp(session, worker) })
 	}
-}
-
-// schedulerWorker is a worker as the scheduler sees it.
-func schedulerWorker(record *logpb.Worker, w *connection) *scheduler.Worker {
-	out := &scheduler.Worker{Name: record.Name, Speed: record.Speed, Holds: modelIDs(w.upModels)}
-	resident := map[uint32][]scheduler.Resident{}
-	for _, d := range w.report.Devices {
-		for _, r := range d.Resident {
-			// One that is still loading counts too: its pages are taken, an
-			// Infer waits for it, and if the load fails the Infer says so.
-			resident[d.Index] = append(resident[d.Index], scheduler.Resident{Model: scheduler.ModelID(r.ModelId), Pages: int(r.Pages)})
-		}
-	}
-	for _, d := range devicesOf(record) {
-		out.Devices = append(out.Devices, scheduler.Device{
-			Kind: d.Kind, Pages: int(d.Pages), PageBytes: int64(d.PageBytes), Resident: resident[d.Index],
-		})
-	}
-	return out
 }

@@ -58,8 +58,7 @@ func (s *inferenceService) ModelReady(_ context.Context, r *inferencepb.ModelRea
 	ready := false
 	s.c.options.Replica.Read(func(state *fsm.State) {
 		if m := state.Resolve(r.Name, r.Version); m != nil {
-			reason, _ := whyNotServed(state, m)
-			ready = reason == ""
+			ready = !obstacleTo(state, m, nil).exists()
 		}
 	})
 	return &inferencepb.ModelReadyResponse{Ready: ready && s.c.Ready()}, nil

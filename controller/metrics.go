@@ -24,7 +24,8 @@ func (c *Controller) Metrics() *prometheus.Registry {
 	gauge("held_requests", "Requests that came in here and are unanswered.", func() float64 { count, _ := c.entry.held(); return float64(count) })
 	gauge("held_bytes", "Bytes of the requests that came in here and are unanswered.", func() float64 { _, bytes := c.entry.held(); return float64(bytes) })
 	gauge("degraded", "1 while inference is served here without a leader.", func() float64 { return truth(c.Degraded()) })
-	r.MustRegister(c.entry.answers, c.entry.latency, c.degraded.answers)
+	r.MustRegister(c.entry.answers, c.entry.latency, c.degraded.answers, stateCollector{c})
+	c.workerMetrics.register(r)
 	return r
 }
 
@@ -33,4 +34,67 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// workerMetrics are what leaders on this replica have seen of their workers. They
+// outlive the terms.
+type workerMetrics struct {
+	actions     *prometheus.CounterVec // sent, by worker
+	losses      *prometheus.CounterVec // of sessions, by cause
+	unanswered  *prometheus.CounterVec // devices that did not answer in time, by worker
+	repairs     *prometheus.CounterVec // by what
+	quarantines prometheus.Counter
+	blamed      prometheus.Counter
+}
+
+func newWorkerMetrics() *workerMetrics {
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "orrery", Name: name, Help: help}, []string{label})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "orrery", Name: name, Help: help})
+	}
+	return &workerMetrics{
+		actions:     vec("worker_actions_total", "Actions of the schedule that this replica, as the leader, sent to a worker.", "worker"),
+		losses:      vec("worker_losses_total", "Sessions to workers that ended: died, silent or left.", "cause"),
+		unanswered:  vec("worker_unanswered_total", "Times that a device of a worker did not answer in time.", "worker"),
+		repairs:     vec("worker_repairs_total", "Differences that were found between what the leader believed of a worker and what that said.", "what"),
+		quarantines: counter("worker_quarantines_total", "Times that a worker was put into quarantine."),
+		blamed:      counter("models_blamed_total", "Models that were stopped because workers died with them."),
+	}
+}
+
+func (m *workerMetrics) register(r *prometheus.Registry) {
+	r.MustRegister(m.actions, m.losses, m.unanswered, m.repairs, m.quarantines, m.blamed)
+}
+
+// stateCollector shows how many workers are in which state, as far as is known
+// here: only the leader knows who is away.
+type stateCollector struct{ c *Controller }
+
+var workersDesc = prometheus.NewDesc("orrery_workers", "Registered workers by state; only the leader knows who is away or quarantined.", []string{"state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (stateCollector) Describe(out chan<- *prometheus.Desc) { out <- workersDesc }
+
+// Collect implements prometheus.Collector.
+func (s stateCollector) Collect(out chan<- prometheus.Metric) {
+	for state, n := range s.c.workerStates() {
+		out <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, n, state)
+	}
+}
+
+// workerStates counts the registered workers by what they do.
+func (c *Controller) workerStates() map[string]float64 {
+	states := map[string]float64{"ready": 0, "away": 0, "quarantined": 0, "cordoned": 0, "draining": 0, "evicted": 0, "lost": 0}
+	var live liveWorkers
+	if t := c.term.Load(); t != nil {
+		live = t.coordinator.workers()
+	}
+	c.options.Replica.Read(func(s *fsm.State) {
+		for _, w := range s.Workers() {
+			states[workerState(w, live)]++
+		}
+	})
+	return states
 }

@@ -57,7 +57,7 @@ func (p *profiler) step(s *fsm.State) {
 	p.wanted, p.done = 0, 0
 	seen := map[profileKey]bool{}
 	for _, m := range s.Models() {
-		if m.Info == nil {
+		if m.Info == nil || m.Blame != "" {
 			continue
 		}
 		for kind, places := range p.places(s, m) {
@@ -92,7 +92,7 @@ func (p *profiler) places(s *fsm.State, m *logpb.Model) map[string][]place {
 		for _, d := range w.Devices {
 			if slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info) {
 				at := place{device: d.Index}
-				if c := p.k.connections[h.Worker]; c != nil && c.registered {
+				if c := p.k.connections[h.Worker]; c != nil && c.inService(s) {
 					at.worker = c
 				}
 				places[d.Kind] = append(places[d.Kind], at)
@@ -111,13 +111,19 @@ func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
 // start measures a model on the first free device of a kind. A device measures
 // one model at a time.
 func (p *profiler) start(m *logpb.Model, key profileKey, places []place) {
-	i := slices.IndexFunc(places, func(at place) bool { return at.worker != nil && !at.worker.profiling[at.device] })
-	if i < 0 || time.Now().Before(p.notBefore[key]) {
+	if time.Now().Before(p.notBefore[key]) {
+		return
+	}
+	t := trial{m.Id, true}
+	i := slices.IndexFunc(places, func(at place) bool {
+		return at.worker != nil && at.worker.profiling[at.device] == 0 && p.k.mayTry(at.worker, t)
+	})
+	if i < 0 {
 		return
 	}
 	w, device, s := places[i].worker, places[i].device, places[i].worker.session
 	p.inHand[key] = true
-	w.profiling[device] = true
+	w.profiling[device] = m.Id
 	p.k.log.Info("profiling", "model", m.Name, "device_kind", key.kind, "worker", w.name)
 	action := &sessionpb.Action{Device: device, ModelId: m.Id, Body: &sessionpb.Action_Profile{Profile: &sessionpb.Profile{
 		Warmups: profileWarmups, Runs: profileRuns, BudgetNs: int64(profileBudget), WeightsLoads: profileWeightsLoads,
@@ -126,6 +132,7 @@ func (p *profiler) start(m *logpb.Model, key profileKey, places []place) {
 		p.k.mailbox.post(func() {
 			if w.session == s {
 				delete(w.profiling, device)
+				p.k.tried(w, t, r != nil && !passingLoad(r.Code))
 			}
 			p.finish(m, key, r)
 		})

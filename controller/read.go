@@ -103,17 +103,7 @@ func (s *peerService) ReadIndex(ctx context.Context, _ *peerpb.ReadIndexRequest)
 	return answer, grpcerr.Status(err)
 }
 
-// read calls f with a state that is current, or, when a stale one will do, with
-// the one at hand, and returns how fresh that is.
-func (c *Controller) read(ctx context.Context, stale bool, f func(*fsm.State)) (*controlpb.Freshness, error) {
-	if !stale {
-		if err := c.current(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return c.readLocal(stale, f), nil
-}
-
+// readLocal calls f with the state at hand, and returns how fresh that is.
 func (c *Controller) readLocal(stale bool, f func(*fsm.State)) *controlpb.Freshness {
 	freshness := &controlpb.Freshness{Stale: stale}
 	if stale {

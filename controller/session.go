@@ -4,8 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/outbox"
@@ -31,8 +37,12 @@ type sessionOptions struct {
 	misses    int
 	// now is the leader's clock in nanoseconds.
 	now func() int64
-	// output takes the answers of requests. It must not block.
-	output func(*session, *exchangepb.Envelope)
+	// output takes the answers of requests, report the reports after the first
+	// one, and leaving is told that the worker is about to end. They must not
+	// block.
+	output  func(*session, *exchangepb.Envelope)
+	report  func(*session, *sessionpb.Report)
+	leaving func(*session)
 }
 
 // session is a leader's connection to one worker: actions out, results in,
@@ -54,10 +64,11 @@ type session struct {
 	clock    clock
 	sequence uint64
 	heard    int64 // leader's clock
-	queued   uint32
-	free     uint32
+	beat     *sessionpb.Pong
+	resident map[uint32][]uint64 // by device, as heartbeats say
 	lastID   uint64
 	actions  map[uint64]func(*sessionpb.Result)
+	left     bool // the worker has said that it is about to end
 	ended    bool
 }
 
@@ -70,7 +81,7 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 		data:    outbox.New(sessionFrame, func(e *exchangepb.Envelope) int { return len(e.Payload) }),
 		opened:  make(chan struct{}),
 		alive:   make(chan struct{}, 1),
-		actions: map[uint64]func(*sessionpb.Result){},
+		actions: map[uint64]func(*sessionpb.Result){}, resident: map[uint32][]uint64{}, beat: &sessionpb.Pong{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	// Until it is open the session ends with ctx, also while gRPC still dials.
@@ -116,20 +127,29 @@ func (s *session) connect() error {
 	s.start(func() error { return s.readData(data) })
 	s.start(func() error {
 		if err := control.Send(&sessionpb.LeaderMessage{Open: open}); err != nil {
-			return err
+			return s.cut(err)
 		}
-		return s.control.Drain(s.ctx.Done(), func(messages []*sessionpb.LeaderMessage) error { return control.Send(merge(messages)) })
+		return s.cut(s.control.Drain(s.ctx.Done(), func(messages []*sessionpb.LeaderMessage) error { return control.Send(merge(messages)) }))
 	})
 	s.start(func() error {
 		if err := data.Send(&sessionpb.LeaderData{Open: open}); err != nil {
-			return err
+			return s.cut(err)
 		}
-		return s.data.Drain(s.ctx.Done(), func(envelopes []*exchangepb.Envelope) error {
+		return s.cut(s.data.Drain(s.ctx.Done(), func(envelopes []*exchangepb.Envelope) error {
 			return data.Send(&sessionpb.LeaderData{Envelopes: envelopes})
-		})
+		}))
 	})
-	s.start(s.beat)
+	s.start(s.heartbeat)
 	return nil
+}
+
+// cut makes of a writer's error what ended the session: io.EOF only says that
+// the stream's reader is about to tell.
+func (s *session) cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		<-s.ctx.Done()
+	}
+	return err
 }
 
 // start runs one of the session's goroutines; the first to return ends it.
@@ -150,6 +170,10 @@ func merge(messages []*sessionpb.LeaderMessage) *sessionpb.LeaderMessage {
 		if m.RegisteredIncarnation != "" {
 			all.RegisteredIncarnation = m.RegisteredIncarnation
 		}
+		if m.Refusal != "" {
+			all.Refusal = m.Refusal
+		}
+		all.Leave = all.Leave || m.Leave
 	}
 	return all
 }
@@ -159,6 +183,16 @@ func (s *session) broken() <-chan struct{} { return s.ctx.Done() }
 
 // why says what ended the session.
 func (s *session) why() error { return context.Cause(s.ctx) }
+
+// died says whether the session ended because the worker's process did, as far
+// as that can be told from here: its connections were closed, and it had not said
+// that it would go.
+func (s *session) died() bool {
+	s.mu.Lock()
+	left := s.left
+	s.mu.Unlock()
+	return !left && status.Code(s.why()) == codes.Unavailable
+}
 
 // close ends the session, waits for its goroutines, and then tells those who
 // wait for results that none will come (with nil).
@@ -194,7 +228,7 @@ func (s *session) do(a *sessionpb.Action, done func(*sessionpb.Result)) {
 	}
 	s.lastID++
 	a.Id = s.lastID
-	offset, _ := s.clock.best()
+	offset, _ := s.clock.best(s.options.now())
 	s.actions[a.Id] = done
 	s.mu.Unlock()
 	if a.EarliestNs != 0 {
@@ -204,6 +238,34 @@ func (s *session) do(a *sessionpb.Action, done func(*sessionpb.Result)) {
 		a.LatestNs += int64(offset)
 	}
 	s.control.Put(&sessionpb.LeaderMessage{Actions: []*sessionpb.Action{a}})
+}
+
+// askReport has the worker report all that it knows.
+func (s *session) askReport() { s.control.Put(&sessionpb.LeaderMessage{Report: true}) }
+
+// leave asks the worker to end its process.
+func (s *session) leave() { s.control.Put(&sessionpb.LeaderMessage{Leave: true}) }
+
+// dismissPatience is how long a refused worker may take to read why.
+const dismissPatience = 200 * time.Millisecond
+
+// dismiss tells the worker why the leader does not want it, and ends the session.
+func (s *session) dismiss(why string) {
+	s.control.Put(&sessionpb.LeaderMessage{Refusal: why})
+	timer := time.NewTimer(dismissPatience)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+	s.cancel(errors.New(why))
+}
+
+// outstanding is how many actions have no result yet.
+func (s *session) outstanding() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.actions)
 }
 
 // input sends a request's tensors.
@@ -228,20 +290,35 @@ func (s *session) readControl(stream sessionpb.Session_ControlClient) error {
 		if m.Pong != nil {
 			s.pong(m.Pong)
 		}
-		if m.Report != nil && s.first == nil {
+		for _, r := range m.Results {
+			s.finish(r)
+		}
+		switch {
+		case m.Report == nil:
+		case s.first == nil:
 			if name := m.Report.Worker.GetName(); name != s.options.worker {
 				return fmt.Errorf("the worker at %s calls itself %q, not %q", s.options.address, name, s.options.worker)
 			}
 			s.first = m.Report
+		default:
+			s.options.report(s, m.Report)
+		}
+		if m.Leaving {
+			s.leaves()
 		}
 		if !open && s.first != nil && s.clocked() {
 			open = true
 			close(s.opened)
 		}
-		for _, r := range m.Results {
-			s.finish(r)
-		}
 	}
+}
+
+// leaves notes that the worker is about to end.
+func (s *session) leaves() {
+	s.mu.Lock()
+	s.left = true
+	s.mu.Unlock()
+	s.options.leaving(s)
 }
 
 func (s *session) readData(stream sessionpb.Session_DataClient) error {
@@ -278,7 +355,12 @@ func (s *session) pong(p *sessionpb.Pong) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clock.observe(p.LeaderNs, p.WorkerNs, s.options.now())
-	s.queued, s.free = p.Queued, p.FreePages
+	s.beat = p
+	for _, d := range p.Devices {
+		if d.ResidentChanged {
+			s.resident[d.Index] = d.Resident
+		}
+	}
 }
 
 // finish hands a result, with its times on the leader's clock, to whoever
@@ -287,7 +369,7 @@ func (s *session) finish(r *sessionpb.Result) {
 	s.mu.Lock()
 	done := s.actions[r.ActionId]
 	delete(s.actions, r.ActionId)
-	offset, _ := s.clock.best()
+	offset, _ := s.clock.best(s.options.now())
 	s.mu.Unlock()
 	if done == nil {
 		return
@@ -300,8 +382,25 @@ func (s *session) finish(r *sessionpb.Result) {
 	done(r)
 }
 
-// beat sends pings, and ends the session when the worker is silent.
-func (s *session) beat() error {
+// missing ends the actions that the worker should have by its report, and knows
+// nothing of. It returns how many.
+func (s *session) missing(r *sessionpb.Report) (lost int) {
+	s.mu.Lock()
+	var ids []uint64
+	for id := range s.actions {
+		if id <= r.LastAction && !slices.Contains(r.Outstanding, id) {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	for _, id := range ids {
+		s.finish(&sessionpb.Result{ActionId: id, Code: sessionpb.ResultCode_RESULT_CODE_LOST, Message: "the worker does not know the action any more"})
+	}
+	return len(ids)
+}
+
+// heartbeat sends pings, and ends the session when the worker is silent.
+func (s *session) heartbeat() error {
 	s.ping()
 	return link.Watch(s.ctx, s.options.heartbeat, s.options.misses, s.alive, s.ping)
 }
@@ -317,13 +416,16 @@ func (s *session) ping() {
 // vitals is what the session knows of the worker right now.
 type vitals struct {
 	heardAgo, offset, roundTrip time.Duration
-	queued, freePages           uint32
+	beat                        *sessionpb.Pong
+	// resident are the models on each device.
+	resident map[uint32][]uint64
+	leaving  bool
 }
 
 func (s *session) vitals() vitals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := vitals{heardAgo: time.Duration(s.options.now() - s.heard), queued: s.queued, freePages: s.free}
-	v.offset, v.roundTrip = s.clock.best()
+	v := vitals{heardAgo: time.Duration(s.options.now() - s.heard), beat: s.beat, resident: maps.Clone(s.resident), leaving: s.left}
+	v.offset, v.roundTrip = s.clock.best(s.options.now())
 	return v
 }

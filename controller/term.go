@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/scheduler"
@@ -51,9 +52,12 @@ func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cl
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &term{c: c, verification: newShared(), membership: make(chan struct{}, 1), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
-	policy := scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: c.tunables.Load().ScheduleAhead})
+	policy := scheduler.NewEDF(scheduler.EDFOptions{
+		ScheduleAhead: c.tunables.Load().ScheduleAhead, ResultGrace: c.tunables.Load().ResultGrace,
+	})
 	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
+	t.dispatcher.watch(watch{t.coordinator}, c.workerMetrics)
 
 	var wait sync.WaitGroup
 	defer wait.Wait()
@@ -117,5 +121,17 @@ func (t *term) resolve(ctx context.Context, name, version string) (*logpb.Model,
 	if model == nil {
 		return nil, unknownModel(name, version)
 	}
+	if model.Info == nil {
+		return nil, t.obstacle(model).error(model)
+	}
 	return model, nil
+}
+
+// obstacle is why a model can't be served, as the leader knows it.
+func (t *term) obstacle(m *logpb.Model) (o obstacle) {
+	t.c.options.Replica.Read(func(s *fsm.State) { o = obstacleTo(s, m, t.coordinator.workers()) })
+	if !o.exists() {
+		o = obstacle{errs.NotLoaded, "no worker has loaded it yet", "ask again in a moment"}
+	}
+	return o
 }

@@ -107,7 +107,8 @@ func TestADeadlineThatPassesAtAWorker(t *testing.T) {
 		if status.Code(err) != codes.DeadlineExceeded || e.Reason != errs.DeadlinePassed || e.Execution != errs.MaybeExecuted {
 			t.Errorf("%v %+v", err, e)
 		}
-		if took < 500*time.Millisecond || took > 750*time.Millisecond {
+		// It is taken back when its result is overdue, and then can't be met.
+		if took < 450*time.Millisecond || took > 750*time.Millisecond {
 			t.Errorf("a request with 500ms was answered after %v", took)
 		}
 		if err := ask(context.Background(), to, within(image("m", 2), 5*time.Second)); err != nil {

@@ -21,7 +21,7 @@ import (
 
 func (a *app) modelCommand() *cobra.Command {
 	return group("model", "Load, unload and list models",
-		a.modelLoadCommand(), a.modelUnloadCommand(), a.modelListCommand(), a.modelStatusCommand())
+		a.modelLoadCommand(), a.modelUnloadCommand(), a.modelListCommand(), a.modelStatusCommand(), a.modelResumeCommand())
 }
 
 func (a *app) modelLoadCommand() *cobra.Command {
@@ -121,6 +121,32 @@ func (a *app) modelUnloadCommand() *cobra.Command {
 	})
 }
 
+func (a *app) modelResumeCommand() *cobra.Command {
+	var version string
+	c := &cobra.Command{
+		Use:   "resume NAME",
+		Short: "Serve a model again that was blamed for the death of workers",
+		Long: `Has a model served again that was stopped because workers died while they
+loaded, measured or ran it. "orrery model status NAME" says which, and while doing
+what. Do this when the model was not at fault; one that is should be unloaded.`,
+		Args: arguments(cobra.ExactArgs(1)),
+	}
+	c.Flags().StringVar(&version, "model-version", "", "version (default all of them)")
+	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
+		ids, err := q.ResumeModel(ctx, args[0], version)
+		if err != nil {
+			return err
+		}
+		return q.show(&controlpb.ResumeModelResponse{ModelIds: ids}, func(w io.Writer) {
+			if len(ids) == 0 {
+				fmt.Fprintf(w, "no version of %s was stopped\n", args[0])
+				return
+			}
+			fmt.Fprintf(w, "%s of %s resumed\n", plural(len(ids), "version"), args[0])
+		})
+	})
+}
+
 func (a *app) modelListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the models", Args: arguments(cobra.NoArgs),
@@ -173,7 +199,7 @@ func modelsTable(w io.Writer, models []*controlpb.ModelStatus) {
 		}
 		state := "ready"
 		if m.Reason != "" {
-			state = strings.TrimSuffix(m.Reason+"; "+m.Advice, "; ")
+			state = strings.TrimSuffix(m.Code+": "+m.Reason+"; "+m.Advice, "; ")
 		}
 		engine := m.Model.GetEngine()
 		if info := m.Model.GetInfo(); info != nil {

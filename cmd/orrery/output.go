@@ -34,12 +34,14 @@ func (q *query) show(answer proto.Message, table func(io.Writer)) error {
 	return err
 }
 
-// table prints rows of columns, under a line of their names.
+// table prints rows of columns, under a line of their names if they have any.
 type table struct{ w *tabwriter.Writer }
 
 func newTable(w io.Writer, columns ...string) *table {
 	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.row(columns...)
+	if len(columns) > 0 {
+		t.row(columns...)
+	}
 	return t
 }
 

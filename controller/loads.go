@@ -1,0 +1,345 @@
+package controller
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/proto/sessionpb"
+)
+
+// This file makes what workers hold follow what they shall hold.
+
+const (
+	// canaryPatience is how long the first load of a model is waited for, before
+	// another worker begins too.
+	canaryPatience = 10 * time.Second
+	// memoryRetry is the pause before a worker that had no memory for a model is
+	// asked again, once there seems to be enough.
+	memoryRetry = 30 * time.Second
+)
+
+// plan is which workers shall hold what, by the state at one index.
+type plan struct {
+	index uint64
+	made  bool
+	// wanted are a worker's models, in order of their ids.
+	wanted map[string][]*logpb.Model
+	// missing lack a copy for which a worker has to be chosen.
+	missing []*logpb.Model
+	// records are a worker's holdings, in order of the models' ids.
+	records map[string][]*logpb.Holding
+}
+
+// makePlan works out the plan anew when the state has changed.
+func (k *coordinator) makePlan(s *fsm.State) {
+	if k.plan.made && k.plan.index == s.Index() {
+		return
+	}
+	k.plan = plan{index: s.Index(), made: true, wanted: map[string][]*logpb.Model{}, records: map[string][]*logpb.Holding{}}
+	for _, m := range s.Models() {
+		for _, h := range s.Holdings(m.Id) {
+			k.plan.records[h.Worker] = append(k.plan.records[h.Worker], h)
+		}
+		for _, w := range s.Targets(m) {
+			k.plan.wanted[w.Name] = append(k.plan.wanted[w.Name], m)
+		}
+		if s.Missing(m) > 0 {
+			k.plan.missing = append(k.plan.missing, m)
+		}
+	}
+}
+
+// wants says whether the worker shall hold the model.
+func (p *plan) wants(worker string, id uint64) bool {
+	_, found := slices.BinarySearchFunc(p.wanted[worker], id, func(m *logpb.Model, id uint64) int { return cmp.Compare(m.Id, id) })
+	return found
+}
+
+// load has the worker load what it shall hold, and unload what it shall not.
+func (k *coordinator) load(s *fsm.State, w *connection) {
+	limit := k.term.c.tunables.Load().LoadsPerWorker
+	if w.inService(s) {
+		for _, m := range k.plan.wanted[w.name] {
+			if w.loading >= limit {
+				break
+			}
+			failed := s.Holding(m.Id, w.name).GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_FAILED
+			if w.held[m.Id] == nil && !failed && w.due(m.Id) && k.mayLoad(w, m) {
+				k.loadModel(w, m)
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.held)) {
+		if h := w.held[id]; h.status != logpb.HoldingStatus_HOLDING_STATUS_PENDING && w.due(id) && k.unwanted(s, w, id) {
+			k.unloadModel(w, id, h)
+		}
+	}
+}
+
+// due says whether a load or unload may be tried now; putOff puts it off.
+func (w *connection) due(id uint64) bool { return !time.Now().Before(w.notBefore[id]) }
+func (w *connection) putOff(id uint64)   { w.notBefore[id] = time.Now().Add(actionRetry) }
+
+// mayLoad says whether the worker may begin to load the model now. A model that
+// nobody has loaded yet is loaded by one worker first: it may be one that kills
+// workers.
+func (k *coordinator) mayLoad(w *connection, m *logpb.Model) bool {
+	if m.Info == nil {
+		for _, o := range k.connections {
+			if h := o.held[m.Id]; o != w && o.session != nil && h != nil &&
+				(h.loading && time.Since(h.began) < canaryPatience || h.loaded()) {
+				return false // its answer, or the commit of that, is on its way
+			}
+		}
+	}
+	return k.mayTry(w, trial{model: m.Id})
+}
+
+// unwanted says whether the worker shall give a model up: nobody wants it, an
+// operator has emptied the worker, or there are more copies than are wanted and
+// the others can serve.
+func (k *coordinator) unwanted(s *fsm.State, w *connection, id uint64) bool {
+	m := s.Model(id)
+	record := s.Worker(w.name)
+	switch {
+	case m == nil || record.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_EVICTED:
+		return true
+	case record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || m.Copies == 0 || m.Blame != "" || s.Missing(m) > 0:
+		return false
+	}
+	for _, t := range s.Targets(m) {
+		if t.Name == w.name || s.Holding(id, t.Name).GetStatus() != logpb.HoldingStatus_HOLDING_STATUS_LOADED || !k.up(t.Name, id) {
+			return false
+		}
+	}
+	return true
+}
+
+// up says whether the scheduler has a worker with a model.
+func (k *coordinator) up(worker string, id uint64) bool {
+	w := k.connections[worker]
+	return w != nil && w.up && contains(w.upModels, id)
+}
+
+func contains(sorted []uint64, id uint64) bool {
+	_, found := slices.BinarySearch(sorted, id)
+	return found
+}
+
+func (k *coordinator) loadModel(w *connection, m *logpb.Model) {
+	h := &held{status: logpb.HoldingStatus_HOLDING_STATUS_PENDING, loading: true, began: time.Now()}
+	w.held[m.Id] = h
+	w.loading++
+	s := w.session
+	action := &sessionpb.Action{ModelId: m.Id, Body: &sessionpb.Action_LoadModel{LoadModel: &sessionpb.LoadModel{
+		Source: m.Source, Engine: m.Engine, Digest: m.Info.GetDigest(), Name: m.Name, Version: m.Version,
+	}}}
+	s.do(action, func(r *sessionpb.Result) {
+		k.mailbox.post(func() {
+			if r == nil || w.session != s {
+				return
+			}
+			w.loading--
+			h.loading = false
+			passing := passingLoad(r.Code)
+			k.tried(w, trial{model: m.Id}, !passing)
+			if passing {
+				delete(w.held, m.Id)
+				w.putOff(m.Id)
+				return
+			}
+			h.loadNs = int64(time.Since(h.began))
+			if r.Code == sessionpb.ResultCode_RESULT_CODE_OK {
+				h.status, h.info = logpb.HoldingStatus_HOLDING_STATUS_LOADED, r.Info
+				return
+			}
+			h.status, h.err, h.fault = logpb.HoldingStatus_HOLDING_STATUS_FAILED, r.Message, holdingFault(r.Code)
+			w.notBefore[m.Id] = time.Now().Add(memoryRetry)
+			k.log.Warn("a worker could not load a model", "worker", w.name, "model", m.Name, "code", r.Code, "message", r.Message)
+		})
+	})
+}
+
+// passingLoad says whether a load failed for a reason that is not the model's.
+func passingLoad(c sessionpb.ResultCode) bool {
+	switch c {
+	case sessionpb.ResultCode_RESULT_CODE_NOT_REGISTERED, sessionpb.ResultCode_RESULT_CODE_STALE, sessionpb.ResultCode_RESULT_CODE_LOST,
+		sessionpb.ResultCode_RESULT_CODE_SHUTTING_DOWN, sessionpb.ResultCode_RESULT_CODE_CANCELLED:
+		return true
+	default:
+		return false
+	}
+}
+
+// holdingFault is a worker's code as the state keeps it.
+func holdingFault(c sessionpb.ResultCode) logpb.HoldingFault {
+	switch c {
+	case sessionpb.ResultCode_RESULT_CODE_HOST_MEMORY_EXHAUSTED:
+		return logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY
+	case sessionpb.ResultCode_RESULT_CODE_UNKNOWN_ENGINE:
+		return logpb.HoldingFault_HOLDING_FAULT_NO_ENGINE
+	case sessionpb.ResultCode_RESULT_CODE_BAD_SOURCE:
+		return logpb.HoldingFault_HOLDING_FAULT_BAD_SOURCE
+	case sessionpb.ResultCode_RESULT_CODE_DIGEST_MISMATCH:
+		return logpb.HoldingFault_HOLDING_FAULT_DIGEST
+	default:
+		return logpb.HoldingFault_HOLDING_FAULT_OTHER
+	}
+}
+
+func (k *coordinator) unloadModel(w *connection, id uint64, h *held) {
+	if h.status == logpb.HoldingStatus_HOLDING_STATUS_FAILED {
+		delete(w.held, id)
+		return
+	}
+	h.status = logpb.HoldingStatus_HOLDING_STATUS_PENDING
+	s := w.session
+	s.do(&sessionpb.Action{ModelId: id, Body: &sessionpb.Action_UnloadModel{UnloadModel: &sessionpb.UnloadModel{}}}, func(r *sessionpb.Result) {
+		k.mailbox.post(func() {
+			if r == nil || w.session != s {
+				return
+			}
+			switch r.Code {
+			case sessionpb.ResultCode_RESULT_CODE_OK, sessionpb.ResultCode_RESULT_CODE_UNKNOWN_MODEL:
+				delete(w.held, id)
+			default: // in use
+				h.status = logpb.HoldingStatus_HOLDING_STATUS_LOADED
+				w.putOff(id)
+			}
+		})
+	})
+}
+
+// commitHoldings commits, in one entry, all differences between what workers
+// hold and what the state says that they hold, and who has been chosen to hold
+// what.
+func (k *coordinator) commitHoldings(s *fsm.State) {
+	if k.committing {
+		return
+	}
+	var updates []*logpb.HoldingUpdate
+	var about []*connection
+	for _, name := range slices.Sorted(maps.Keys(k.connections)) {
+		w := k.connections[name]
+		if !w.registered || !w.health.mayCommit(time.Now()) {
+			continue
+		}
+		before := len(updates)
+		for _, id := range slices.Sorted(maps.Keys(w.held)) {
+			if u := difference(s, w, id); u != nil {
+				updates = append(updates, u)
+			}
+		}
+		updates = append(updates, k.gone(s, w)...)
+		if len(updates) > before {
+			about = append(about, w)
+		}
+	}
+	updates = append(updates, k.choose(s)...)
+	if len(updates) == 0 {
+		return
+	}
+	if s.Cluster().GetVersion() < 3 {
+		for _, u := range updates {
+			u.Holding.Fault = logpb.HoldingFault_HOLDING_FAULT_NONE
+		}
+	}
+	k.committing = true
+	for _, w := range about {
+		w.health.committed = time.Now()
+	}
+	k.commit(&logpb.Command{Body: &logpb.Command_UpdateHoldings{UpdateHoldings: &logpb.UpdateHoldings{Updates: updates}}},
+		func(*logpb.Result) { k.committing = false })
+}
+
+// difference is the update that brings the state in line with what the worker
+// holds, or nil.
+func difference(s *fsm.State, w *connection, id uint64) *logpb.HoldingUpdate {
+	h, record := w.held[id], s.Holding(id, w.name)
+	if s.Model(id) == nil || h.status == logpb.HoldingStatus_HOLDING_STATUS_PENDING {
+		return nil
+	}
+	if record != nil && record.Status == logpb.HoldingStatus_HOLDING_STATUS_FAILED {
+		return nil // also when the state found fault with the digest
+	}
+	if record != nil && record.Status == h.status {
+		return nil
+	}
+	return &logpb.HoldingUpdate{Info: h.info, Holding: &logpb.Holding{
+		ModelId: id, Worker: w.name, Incarnation: w.incarnation(),
+		Status: h.status, Error: h.err, LoadNs: h.loadNs, Fault: h.fault,
+	}}
+}
+
+// gone are updates that forget what a worker does not hold and shall not hold
+// either, and failures for want of memory that may be tried again.
+func (k *coordinator) gone(s *fsm.State, w *connection) (updates []*logpb.HoldingUpdate) {
+	for _, record := range k.plan.records[w.name] {
+		h := w.held[record.ModelId]
+		switch {
+		case record.Status != logpb.HoldingStatus_HOLDING_STATUS_FAILED:
+			if h == nil && !k.plan.wants(w.name, record.ModelId) {
+				updates = append(updates, forget(record))
+			}
+		case record.Fault == logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY && w.due(record.ModelId) && k.fitsNow(s, w, record.ModelId):
+			delete(w.held, record.ModelId)
+			updates = append(updates, forget(record))
+		}
+	}
+	return updates
+}
+
+// fitsNow says whether a worker seems to have the memory for a model.
+func (k *coordinator) fitsNow(s *fsm.State, w *connection, id uint64) bool {
+	m := s.Model(id)
+	if m.GetInfo() == nil {
+		return false
+	}
+	r := room{worker: s.Worker(w.name)}
+	for _, record := range k.plan.records[w.name] {
+		if record.Status != logpb.HoldingStatus_HOLDING_STATUS_FAILED {
+			r.take(s.Model(record.ModelId))
+		}
+	}
+	return r.fits(m)
+}
+
+// forget is the update that removes a holding.
+func forget(h *logpb.Holding) *logpb.HoldingUpdate {
+	return &logpb.HoldingUpdate{Remove: true, Holding: &logpb.Holding{ModelId: h.ModelId, Worker: h.Worker, Incarnation: h.Incarnation}}
+}
+
+// choose places the copies that are missing, and takes back the choice of workers
+// that can't load now.
+func (k *coordinator) choose(s *fsm.State) (updates []*logpb.HoldingUpdate) {
+	for _, record := range s.Workers() {
+		if record.Status == logpb.WorkerStatus_WORKER_STATUS_READY {
+			continue
+		}
+		for _, h := range k.plan.records[record.Name] {
+			if h.Status == logpb.HoldingStatus_HOLDING_STATUS_PENDING && !k.connections[record.Name].isRegistered() {
+				updates = append(updates, forget(h))
+			}
+		}
+	}
+	if len(k.plan.missing) == 0 {
+		return nil
+	}
+	all := newRooms(s, func(name string) (int, bool) {
+		w := k.connections[name]
+		if w == nil || !w.inService(s) {
+			return 0, false
+		}
+		return w.session.outstanding(), true
+	})
+	for _, m := range k.plan.missing {
+		for _, w := range all.place(s, m) {
+			updates = append(updates, &logpb.HoldingUpdate{Holding: &logpb.Holding{ModelId: m.Id, Worker: w.Name, Incarnation: w.Incarnation}})
+		}
+	}
+	return updates
+}

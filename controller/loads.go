@@ -90,7 +90,7 @@ func (w *connection) putOff(id uint64)   { w.notBefore[id] = time.Now().Add(acti
 func (k *coordinator) mayLoad(w *connection, m *logpb.Model) bool {
 	if m.Info == nil {
 		for _, o := range k.connections {
-			if h := o.held[m.Id]; o != w && o.session != nil && h != nil &&
+			if h := o.held[m.Id]; o != w && o.registered && h != nil &&
 				(h.loading && time.Since(h.began) < canaryPatience || h.loaded()) {
 				return false // its answer, or the commit of that, is on its way
 			}

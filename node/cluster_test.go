@@ -30,6 +30,8 @@ type cluster struct {
 	dirs  map[string]string
 	mu    sync.Mutex
 	stops map[string]func()
+	// ends are closed when the latest start of a node has ended.
+	ends  map[string]chan struct{}
 	conns []*rpc.Conn
 	// offsets are how far workers' clocks are off.
 	offsets map[string]time.Duration
@@ -53,7 +55,7 @@ func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), te
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{
-			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, tune: tune,
+			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, ends: map[string]chan struct{}{}, tune: tune,
 			offsets:     map[string]time.Duration{"w1": 90 * time.Minute, "w2": -time.Hour},
 			tuneWorker:  func(*configs.Worker) {},
 			controllers: map[string]*Controller{}, workers: map[string]*Worker{}, journal: &journal{},
@@ -139,7 +141,14 @@ func (c *cluster) start(name string, run func(context.Context) error) {
 	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stops[name] = func() { cancel(); <-done }
+	c.stops[name], c.ends[name] = func() { cancel(); <-done }, done
+}
+
+// ended is closed when the latest start of a node has ended.
+func (c *cluster) ended(name string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ends[name]
 }
 
 // stop ends a node gracefully.

@@ -47,6 +47,10 @@ func (k *coordinator) makePlan(s *fsm.State) {
 		for _, w := range s.Targets(m) {
 			k.plan.wanted[w.Name] = append(k.plan.wanted[w.Name], m)
 		}
+		if k.blamed[m.Id] && m.Blame == "" {
+			k.pardon(m.Id)
+		}
+		k.blamed[m.Id] = m.Blame != ""
 		if s.Missing(m) > 0 {
 			k.plan.missing = append(k.plan.missing, m)
 		}

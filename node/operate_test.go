@@ -45,14 +45,19 @@ func (c *cluster) setStatus(at, name string, status logpb.WorkerStatus, drainFor
 	}
 }
 
-// model is what a controller shows of a model.
+// model is what a controller shows of a model, empty when there is none.
 func (c *cluster) model(at, name string) *controlpb.ModelStatus {
 	c.t.Helper()
-	r, err := c.control(at).ListModels(context.Background(), &controlpb.ListModelsRequest{Name: name})
+	r, err := c.control(at).ListModels(context.Background(), &controlpb.ListModelsRequest{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return r.Models[0]
+	for _, m := range r.Models {
+		if m.Model.Name == name {
+			return m
+		}
+	}
+	return &controlpb.ModelStatus{}
 }
 
 // loadCopies loads a model on so many workers.

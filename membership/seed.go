@@ -20,6 +20,10 @@ const lookupTimeout = 5 * time.Second
 // that are started together find each other at once, and one that waits for long makes no noise.
 const firstJoinInterval = 100 * time.Millisecond
 
+// sayAfter is how long a seed is not reached until the log says so, unless none is: those that were lost together are found
+// out one after the other.
+const sayAfter = 15 * time.Second
+
 // seed is a configured member.
 type seed struct {
 	text     string // as configured
@@ -28,9 +32,9 @@ type seed struct {
 	resolver Resolver
 
 	// Guarded by the cluster's lock.
-	tried, reached bool // reached is the last outcome, if tried
-	failures       int  // in a row
-	said           bool // that it isn't reached
+	tried, reached bool      // reached is the last outcome, if tried
+	silentSince    time.Time // while it isn't reached
+	said           bool      // that it isn't reached
 }
 
 func parseSeeds(texts []string, resolver Resolver) ([]*seed, error) {
@@ -71,8 +75,7 @@ func (c *Cluster) keepJoining(ctx context.Context, s *seed) {
 }
 
 // tell logs what has changed with the last attempt to reach a seed. That none is reached is one line: whoever is started
-// before its cluster, or has lost it, has but one thing to say. That a single one isn't is said after its second failure, since
-// the others may be about to fail, too.
+// before its cluster, or has lost it, has but one thing to say. That a single one isn't is said after a while.
 func (c *Cluster) tell(s *seed, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,11 +83,13 @@ func (c *Cluster) tell(s *seed, err error) {
 		if !s.reached {
 			c.log.Info("seed reached", "seed", s.text)
 		}
-		s.tried, s.reached, s.failures, s.said = true, true, 0, false
+		s.tried, s.reached, s.said = true, true, false
 		return
 	}
+	if !s.tried || s.reached {
+		s.silentSince = time.Now()
+	}
 	s.tried, s.reached = true, false
-	s.failures++
 	if slices.ContainsFunc(c.joining, func(other *seed) bool { return !other.tried }) {
 		return
 	}
@@ -101,7 +106,7 @@ func (c *Cluster) tell(s *seed, err error) {
 		for _, other := range c.joining {
 			other.said = true
 		}
-	case !s.said && s.failures > 1:
+	case !s.said && time.Since(s.silentSince) >= sayAfter:
 		c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "error", err)
 		s.said = true
 	}

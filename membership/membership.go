@@ -90,6 +90,7 @@ type Cluster struct {
 	fresh    chan *seed
 	mu       sync.Mutex
 	known    map[string]bool // all seeds ever named
+	joining  []*seed         // those that are being joined
 
 	rejoinInterval time.Duration
 	stopDials      context.CancelFunc
@@ -141,6 +142,9 @@ func (c *Cluster) create(dials context.Context, o Options, meta metadata) (*memb
 	// does, and it gets around within leaveTimeout.
 	config.GossipInterval = 50 * time.Millisecond
 	config.RetransmitMult = 8
+	// What members say is short. To compress a packet takes a hundred times the processor that it saves the network: most of
+	// what a hundred members in one process did was that. Compressed ones are understood all the same.
+	config.EnableCompression = false
 	// Even its errors are everyday life in a cluster where machines stop; what matters is logged by this package.
 	config.Logger = c.log.Named("memberlist").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
 

@@ -288,7 +288,7 @@ func TestSeedsThatComeLaterAreJoinedAndLoggedOnce(t *testing.T) {
 		time.Sleep(time.Minute) // the name doesn't resolve
 		n.Host("c1")
 		time.Sleep(time.Minute) // nobody listens
-		expectLines(t, text, "[WARN]", "seed not reached", 1)
+		expectLines(t, text, "[WARN]", "no seed reached", 1)
 		expectLines(t, text, "[WARN]", "", 1)
 		c1 := start(t, n, "c1", "1", nil)
 		await(t, w1, "c1/1", "w1/1")
@@ -300,9 +300,31 @@ func TestSeedsThatComeLaterAreJoinedAndLoggedOnce(t *testing.T) {
 		await(t, w1, "w1/1")
 		time.Sleep(time.Minute)
 		expectLines(t, text, "[INFO]", "member gone: member=c1", 1)
-		expectLines(t, text, "[WARN]", "seed not reached", 2)
+		expectLines(t, text, "[WARN]", "no seed reached", 2)
 		expectLines(t, text, "", "memberlist", 0)
 		stopAll(t, map[string]*runningMember{"w1": w1, "c1": c1})
+	})
+}
+
+func TestSeedsThatAreLostTogetherAreOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := testnet.New()
+		log, text := logger()
+		members := startAll(t, n, "c1", "c2", "c3")
+		members["w1"] = start(t, n, "w1", "1", func(o *membership.Options) {
+			o.Logger, o.Seeds = log, []string{"c1:7946", "c2:7946", "c3:7946"}
+		})
+		time.Sleep(time.Minute)
+		expectLines(t, text, "[WARN]", "", 0)
+		n.Kill("c2")
+		time.Sleep(time.Minute)
+		expectLines(t, text, "[WARN]", "seed not reached; trying again until it is: seed=c2:7946", 1)
+		n.Kill("c1")
+		n.Kill("c3")
+		time.Sleep(10 * time.Minute)
+		expectLines(t, text, "[WARN]", `no seed reached; trying again until one is: seeds=["c1:7946", "c2:7946", "c3:7946"]`, 1)
+		expectLines(t, text, "[WARN]", "", 2)
+		stopAll(t, members)
 	})
 }
 
@@ -317,7 +339,7 @@ func TestOtherKeysAreKeptOut(t *testing.T) {
 				time.Sleep(time.Minute)
 				expectMembers(t, members["c1"], "c1/1", "c2/1")
 				expectMembers(t, members["w1"], "w1/1")
-				expectLines(t, text, "[WARN]", "seed not reached", 1)
+				expectLines(t, text, "[WARN]", "no seed reached", 1)
 				stopAll(t, members)
 			})
 		})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -19,15 +20,21 @@ const lookupTimeout = 5 * time.Second
 // that are started together find each other at once, and one that waits for long makes no noise.
 const firstJoinInterval = 100 * time.Millisecond
 
-// seed is a configured member. Only the goroutine that keeps joining it touches its fields.
+// sayAfter is how long a seed is not reached until the log says so, unless none is: those that were lost together are found
+// out one after the other.
+const sayAfter = 15 * time.Second
+
+// seed is a configured member.
 type seed struct {
 	text     string // as configured
 	host     string
 	port     uint16
 	resolver Resolver
 
-	tried   bool
-	reached bool // the last outcome, if tried
+	// Guarded by the cluster's lock.
+	tried, reached bool      // reached is the last outcome, if tried
+	silentSince    time.Time // while it isn't reached
+	said           bool      // that it isn't reached
 }
 
 func parseSeeds(texts []string, resolver Resolver) ([]*seed, error) {
@@ -54,20 +61,54 @@ func splitHostPort(address string) (host string, port uint16, err error) {
 // keepJoining contacts a seed whenever it isn't seen, until ctx ends. This is also what joins the halves of a partition
 // again: memberlist doesn't.
 func (c *Cluster) keepJoining(ctx context.Context, s *seed) {
+	c.mu.Lock()
+	c.joining = append(c.joining, s)
+	c.mu.Unlock()
 	for wait := firstJoinInterval; ctx.Err() == nil; wait *= 2 {
 		wait = min(wait, c.rejoinInterval)
-		err := c.join(ctx, s)
-		switch reached := err == nil; {
-		case ctx.Err() != nil, s.tried && s.reached == reached:
-		case reached:
-			c.log.Info("seed reached", "seed", s.text)
-			s.tried, s.reached = true, true
-		default:
-			c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "error", err)
-			s.tried, s.reached = true, false
+		if err := c.join(ctx, s); ctx.Err() == nil {
+			c.tell(s, err)
 		}
 		// Some jitter, so that a controller that comes back isn't joined by all workers in the same moment.
 		pause(ctx, wait*3/4+rand.N(wait/2+1))
+	}
+}
+
+// tell logs what has changed with the last attempt to reach a seed. That none is reached is one line: whoever is started
+// before its cluster, or has lost it, has but one thing to say. That a single one isn't is said after a while.
+func (c *Cluster) tell(s *seed, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		if !s.reached {
+			c.log.Info("seed reached", "seed", s.text)
+		}
+		s.tried, s.reached, s.said = true, true, false
+		return
+	}
+	if !s.tried || s.reached {
+		s.silentSince = time.Now()
+	}
+	s.tried, s.reached = true, false
+	if slices.ContainsFunc(c.joining, func(other *seed) bool { return !other.tried }) {
+		return
+	}
+	var all []string
+	none, unsaid := true, false
+	for _, other := range c.joining {
+		none, unsaid = none && !other.reached, unsaid || !other.said
+		all = append(all, other.text)
+	}
+	slices.Sort(all)
+	switch {
+	case none && unsaid:
+		c.log.Warn("no seed reached; trying again until one is", "seeds", all, "error", err)
+		for _, other := range c.joining {
+			other.said = true
+		}
+	case !s.said && time.Since(s.silentSince) >= sayAfter:
+		c.log.Warn("seed not reached; trying again until it is", "seed", s.text, "error", err)
+		s.said = true
 	}
 }
 

@@ -17,9 +17,9 @@ import (
 )
 
 // lead opens a session with a worker, as a leader that the worker has not heard of would.
-func (c *cluster) lead(from, worker string, term uint64) sessionpb.Session_ControlClient {
+func (c *cluster) lead(from, address string, term uint64) sessionpb.Session_ControlClient {
 	c.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+worker+":8020", grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			return c.net.Host(from).Dial(ctx, address)
 		}))
@@ -61,8 +61,8 @@ func TestADrainedWorkerEndsInOrder(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		c.start("w1", func(ctx context.Context) error { ended <- n.Run(ctx); return nil })
-		leader := c.lead("l", "w1", 4)
-		if err := leader.Send(&sessionpb.LeaderMessage{Leave: true}); err != nil {
+		leader := c.lead("l", "w1:8020", 4)
+		if err := leader.Send(&sessionpb.LeaderMessage{RegisteredIncarnation: n.worker.Info().Incarnation, Leave: true}); err != nil {
 			t.Fatal(err)
 		}
 		goodbye := false
@@ -90,14 +90,41 @@ func TestADrainedWorkerEndsInOrder(t *testing.T) {
 	})
 }
 
+func TestADrainedWorkerLeavesTheOthersOfItsProcess(t *testing.T) {
+	alone(t, func(t *testing.T, c *cluster) {
+		f, err := NewFleet(c.workerConfig("many"), 2, Options{Network: c.net.Host("many"), Logger: c.logger("many")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		c.start("many", func(ctx context.Context) error { ended <- f.Run(ctx); return nil })
+		for i, address := range []string{f.Addresses()["many-1.session"], f.Addresses()["many-2.session"]} {
+			leader := c.lead("l", address, 4)
+			if err := leader.Send(&sessionpb.LeaderMessage{RegisteredIncarnation: f.workers[i].worker.Info().Incarnation, Leave: true}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+			if got := len(c.journal.find("worker stopped")); got != i+1 {
+				t.Errorf("%d workers have stopped, want %d", got, i+1)
+			}
+			if over := len(ended) > 0; over != (i == 1) {
+				t.Errorf("after %d of 2, the process has ended: %v", i+1, over)
+			}
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // The connection of a machine that is frozen answers nothing, not even keepalives.
 func TestTheConnectionOfAFrozenLeaderLastsUntilItIsToldThatItIsStale(t *testing.T) {
 	alone(t, func(t *testing.T, c *cluster) {
 		c.startWorker("w1")
-		old := c.lead("old", "w1", 4)
+		old := c.lead("old", "w1:8020", 4)
 		c.net.Cut("old", "w1")
 		time.Sleep(time.Second)
-		next := c.lead("next", "w1", 5)
+		next := c.lead("next", "w1:8020", 5)
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		pinged := make(chan struct{})

@@ -72,7 +72,10 @@ func anyPorts(config *configs.Worker) places {
 	at, any := config.Advertised(), func(a configs.Address) configs.Address {
 		return configs.Address(net.JoinHostPort(a.Host(), "0"))
 	}
-	return places{session: any(config.Listen.Session), sessionAt: any(at.Session), gossip: any(config.Listen.Gossip), gossipAt: any(at.Gossip)}
+	return places{
+		session: any(config.Listen.Session), sessionAt: any(at.Session), gossip: any(config.Listen.Gossip), gossipAt: any(at.Gossip),
+		crowded: true,
+	}
 }
 
 // discard gives back what was bound.

@@ -29,6 +29,14 @@ import (
 // errDrained is why a worker ends that the leader has let go: in order.
 var errDrained = errors.New("drained")
 
+// How often the gossip of a worker that is one of many in its process probes
+// another member, and exchanges all that is known. They are hardly ever lost
+// one by one, and busy together: quick probes would only suspect the slow.
+const (
+	crowdedProbe    = 5 * time.Second
+	crowdedExchange = time.Minute
+)
+
 // crashStatus is the exit status of a worker that was told to crash.
 const crashStatus = 70
 
@@ -66,7 +74,12 @@ func NewWorker(config *configs.Worker, options Options) (*Worker, error) {
 // places are where a worker's listeners bind, and where they are advertised:
 // gossip at what it is bound to if that is empty, and each at the port that it
 // is bound to if the port is 0.
-type places struct{ session, sessionAt, gossip, gossipAt configs.Address }
+type places struct {
+	session, sessionAt, gossip, gossipAt configs.Address
+	// crowded: many others are in this process, so that the gossip shall take
+	// less of it.
+	crowded bool
+}
 
 // newWorker makes a worker without its HTTP listener. The gossip has options of
 // its own.
@@ -95,10 +108,14 @@ func newWorker(config *configs.Worker, at places, options, gossip Options) (_ *W
 	if err != nil {
 		return nil, err
 	}
-	w.gossip, err = openGossip(gossip.withDefaults(), membership.Options{
+	member := membership.Options{
 		Name: config.Name, Incarnation: incarnation, Role: membership.Worker,
 		Addresses: membership.Addresses{Session: session},
-	}, string(at.gossip), string(at.gossipAt), config.Cluster.GossipKeyFile, config.Cluster.GossipSeeds)
+	}
+	if at.crowded {
+		member.ProbeInterval, member.ProbeTimeout, member.PushPullInterval = crowdedProbe, crowdedProbe/2, crowdedExchange
+	}
+	w.gossip, err = openGossip(gossip.withDefaults(), member, string(at.gossip), string(at.gossipAt), config.Cluster.GossipKeyFile, config.Cluster.GossipSeeds)
 	if err != nil {
 		return nil, err
 	}

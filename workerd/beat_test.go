@@ -70,7 +70,7 @@ func TestHeartbeatsTellWhatEachDeviceHasAndDoes(t *testing.T) {
 		if !d.ResidentChanged || !slices.Equal(d.Resident, []uint64{1}) || d.ExecutingAction != 0 || d.ExecutingModel != 1 || d.ExecutingNs == 0 {
 			t.Errorf("the next leader's first heartbeat: %v", d)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(1050 * time.Millisecond) // until it has run, and between two heartbeats
 		next.expect(ok, evictWeights(1))
 		if d := next.nextPong().Devices[0]; !d.ResidentChanged || d.Resident != nil || d.FreePages != 5 {
 			t.Errorf("after the eviction: %v", d)

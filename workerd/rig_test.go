@@ -237,6 +237,14 @@ func (l *leader) note(change func()) {
 	l.changed = make(chan struct{})
 }
 
+// fate is why Control has ended; nil: it hasn't, after everything has come to rest.
+func (l *leader) fate() error {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
 // until waits for a condition on what was received, at most a virtual minute.
 func (l *leader) until(what string, condition func() bool) {
 	l.t.Helper()

@@ -19,7 +19,8 @@ func (w *Worker) receiveStanding(s *session, m *sessionpb.LeaderMessage) {
 	if why := m.GetRefusal(); why != "" {
 		w.refuse(s, why)
 	}
-	if m.GetLeave() && !w.leaving {
+	// An old leader that thaws can't have drained a worker that has just been started.
+	if m.GetLeave() && w.registered && !w.leaving {
 		w.leaving = true
 		close(w.left)
 		w.log.Info("worker was drained by the leader and ends", "name", w.options.Name,

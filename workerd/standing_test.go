@@ -103,7 +103,9 @@ func TestARefusedWorkerSaysSoOnceAndGoesOn(t *testing.T) {
 func TestOnlyTheNewestLeaderLetsAWorkerGo(t *testing.T) {
 	log := &witness{}
 	inBubble(t, func(o *Options, _ *fakeEngine) { o.Logger = log.logger(hclog.Info) }, func(t *testing.T, r *rig) {
-		old, next := r.lead(4, "s"), r.lead(5, "t")
+		old := r.lead(4, "s")
+		old.report(0)
+		next := r.lead(5, "t")
 		next.hold(1, "fake:a")
 		old.send(&sessionpb.LeaderMessage{Leave: true})
 		time.Sleep(time.Minute)
@@ -139,7 +141,9 @@ func TestAWorkerSaysGoodbyeBeforeItRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, slow, func(t *testing.T, r *rig) {
-				old, l := r.lead(3, "r"), r.lead(4, "s")
+				old := r.lead(3, "r")
+				old.report(0)
+				l := r.lead(4, "s")
 				l.hold(1, "fake:a")
 				l.payload("x", 1, 2)
 				running, waiting := l.do(infer(1, "x")), l.do(infer(1, "never comes"))

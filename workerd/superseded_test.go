@@ -51,8 +51,9 @@ func TestALeaderThatThawsIsToldThatItIsStale(t *testing.T) {
 
 func TestASupersededSessionEndsAfterTwoMinutesOfSilence(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
-		old, next := r.lead(4, "s"), r.lead(5, "t")
+		old := r.lead(4, "s")
 		old.report(0)
+		next := r.lead(5, "t")
 		next.report(0)
 		synctest.Wait()
 		old.hush()
@@ -62,20 +63,20 @@ func TestASupersededSessionEndsAfterTwoMinutesOfSilence(t *testing.T) {
 		}
 		time.Sleep(SupersededSilence - time.Second)
 		synctest.Wait()
-		if old.err != nil {
-			t.Fatalf("ended too soon: %v", old.err)
+		if old.fate() != nil {
+			t.Fatalf("ended too soon: %v", old.fate())
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if status.Code(old.err) != codes.DeadlineExceeded || r.worker.Stats().Sessions != 1 {
-			t.Errorf("%v, %d sessions", old.err, r.worker.Stats().Sessions)
+		if status.Code(old.fate()) != codes.DeadlineExceeded || r.worker.Stats().Sessions != 1 {
+			t.Errorf("%v, %d sessions", old.fate(), r.worker.Stats().Sessions)
 		}
 		// The newest leader has as long as ever.
 		next.hush()
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
-		if status.Code(next.err) != codes.DeadlineExceeded {
-			t.Errorf("the newest leader, silent for 6s: %v", next.err)
+		if status.Code(next.fate()) != codes.DeadlineExceeded {
+			t.Errorf("the newest leader, silent for 6s: %v", next.fate())
 		}
 	})
 }
@@ -91,8 +92,8 @@ func TestFewSupersededSessionsAreKept(t *testing.T) {
 		}
 		synctest.Wait()
 		for i, l := range all {
-			if gone := l.err != nil; gone != (i < 2) {
-				t.Errorf("session %d of %d: %v", i, len(all), l.err)
+			if gone := l.fate() != nil; gone != (i < 2) {
+				t.Errorf("session %d of %d: %v", i, len(all), l.fate())
 			}
 		}
 		// One that ends by itself makes room.
@@ -101,8 +102,8 @@ func TestFewSupersededSessionsAreKept(t *testing.T) {
 		last := r.lead(99, "last")
 		last.report(0)
 		synctest.Wait()
-		if all[2].err != nil || r.worker.Stats().Sessions != supersededSessions+1 {
-			t.Errorf("%v, %d sessions", all[2].err, r.worker.Stats().Sessions)
+		if all[2].fate() != nil || r.worker.Stats().Sessions != supersededSessions+1 {
+			t.Errorf("%v, %d sessions", all[2].fate(), r.worker.Stats().Sessions)
 		}
 	})
 }
@@ -128,8 +129,8 @@ func TestASupersededSessionHoldsNothingOfSize(t *testing.T) {
 			}
 			r.lead(uint64(outputs)+1, fmt.Sprint(outputs+1)).report(0)
 			synctest.Wait()
-			if gone := status.Code(l.err) == codes.Aborted; gone != (outputs == 20) {
-				t.Errorf("with %d MiB of outputs unread: %v", outputs, l.err)
+			if gone := status.Code(l.fate()) == codes.Aborted; gone != (outputs == 20) {
+				t.Errorf("with %d MiB of outputs unread: %v", outputs, l.fate())
 			}
 		}
 	})

@@ -9,6 +9,11 @@ import (
 type worker struct {
 	name    string
 	devices []*device
+	heard   Instant // when it last gave a result, or came up
+	// trials are the actions without a result that may kill it; hung of them
+	// are abandoned Infers.
+	trials, hung int
+	reserved     bool // one of its devices is
 }
 
 // action is an action without a result.
@@ -17,6 +22,9 @@ type action struct {
 	place *place
 	batch []*request
 	pages int // that an EvictWeights frees
+	// trial: it may kill the worker. abandoned: nothing is expected of it, and
+	// its batch has been taken back.
+	trial, abandoned bool
 	// due is when it should be over; set once it is the first of its lane.
 	due Instant
 }
@@ -26,6 +34,7 @@ type action struct {
 type lane struct {
 	actions []*action
 	behind  time.Duration // expected time of all but the first
+	overdue bool          // the first is
 }
 
 func (l *lane) add(now Instant, a *action) {
@@ -49,6 +58,7 @@ func (l *lane) remove(now Instant, a *action) {
 		l.behind -= a.Expected
 		return
 	}
+	l.overdue = false
 	if len(l.actions) > 0 {
 		next := l.actions[0]
 		l.behind -= next.Expected
@@ -76,12 +86,13 @@ func (l *lane) lateAt(margin time.Duration) Instant {
 
 func (l *lane) late(now Instant, margin time.Duration) bool {
 	at := l.lateAt(margin)
-	return at != 0 && now >= at
+	return at != 0 && now >= at || l.overdue
 }
 
 // device is a device of a worker that is up, with a mirror of its pages.
 type device struct {
 	worker    string
+	host      *worker
 	index     int
 	kind      string
 	pages     int
@@ -95,6 +106,8 @@ type device struct {
 	execution lane
 	transfer  lane
 	loading   int // LoadWeights in transfer
+	// trying: a trial runs, alone. reserved: one will, once the lane is empty.
+	trying, reserved bool
 }
 
 // fits says how many pages weights take, and whether that is possible at all.

@@ -48,7 +48,7 @@ func (p *EDF) dispatch() {
 
 func (p *EDF) hasRoom(d *device) bool {
 	l, ahead := &d.execution, p.options.ScheduleAhead
-	return len(d.resident) > 0 && !l.late(p.now, ahead) &&
+	return len(d.resident) > 0 && !d.trying && !d.reserved && !l.late(p.now, ahead) &&
 		(len(l.actions) < 2 || l.free(p.now).Sub(p.now) <= ahead)
 }
 
@@ -109,10 +109,10 @@ func (p *EDF) mostUrgent(d *device) (pl *place, q *queue) {
 	return pl, q
 }
 
-// mayRun says whether anything of the model may be sent to where its weights
-// are now.
+// mayRun says whether a batch of the model may be sent to where its weights
+// are now. A suspect model is only tried out.
 func (p *EDF) mayRun(pl *place) bool {
-	if pl.model.waiting == 0 || !pl.usable() {
+	if pl.model.waiting == 0 || pl.model.doubt.level != innocent || !pl.usable() {
 		return false
 	}
 	if pl.backOff.until > p.now {
@@ -212,18 +212,26 @@ func (p *EDF) send(pl *place, b batch) {
 	b.queue.timed = cut(b.queue.timed, b.from, b.from+b.timed)
 	b.queue.loose = cut(b.queue.loose, 0, b.loose)
 
+	for _, r := range a.batch {
+		p.left(r, b.queue)
+	}
+	p.infer(pl, a, b.rows, b.expected, b.minDeadline)
+}
+
+// infer has a.batch executed, which waits no longer. deadline is the first of
+// its requests' deadlines.
+func (p *EDF) infer(pl *place, a *action, rows int, expected time.Duration, deadline Instant) {
 	ids := make([]RequestID, len(a.batch))
 	for i, r := range a.batch {
 		ids[i] = r.ID
 		r.action = a
-		p.left(r, b.queue)
 		if r.Deadline != 0 {
 			p.timers.set(r, r.Deadline)
 		}
 	}
-	a.Action = Action{Kind: Infer, Expected: b.expected, Requests: ids, Rows: b.rows}
-	if b.minDeadline != 0 {
-		a.Latest = max(p.now, b.minDeadline.Add(-b.expected-p.options.NetworkLag))
+	a.Action = Action{Kind: Infer, Expected: expected, Requests: ids, Rows: rows}
+	if deadline != 0 {
+		a.Latest = max(p.now, deadline.Add(-expected-p.options.NetworkLag))
 	}
 	pl.running++
 	pl.used = p.now

@@ -27,6 +27,13 @@ type EDFOptions struct {
 	// BackOff is the first pause before a model is tried again on a device
 	// where it failed; it doubles up to MaxBackOff. Defaults 10 ms and 1 s.
 	BackOff, MaxBackOff time.Duration
+	// ResultGrace: a result is overdue when it is later than expected by this
+	// and by three times what the action was to take. Default 400 ms.
+	ResultGrace time.Duration
+	// SuspectSettle is how long after the death of a worker one that has not
+	// been heard of since is not given what may have killed the other: they
+	// may have died together. Default 100 ms.
+	SuspectSettle time.Duration
 }
 
 // EDF is the policy "earliest deadline first": a device that has room takes
@@ -54,6 +61,14 @@ type EDF struct {
 	timers   timers
 	roomy    rooms // scratch of dispatch
 
+	// overdue is when the first action of a lane can be overdue at the
+	// earliest. 0: none is expected.
+	overdue Instant
+	suspects
+	// gone are the models that were removed: weights of theirs that turn out
+	// to be on a device have to go, long after their records.
+	gone map[ModelID]bool
+
 	lastSeq    uint64
 	lastAction ActionID
 }
@@ -69,11 +84,14 @@ func NewEDF(options EDFOptions) *EDF {
 	options.OverloadMemory = cmp.Or(options.OverloadMemory, 200*time.Millisecond)
 	options.BackOff = cmp.Or(options.BackOff, 10*time.Millisecond)
 	options.MaxBackOff = max(options.BackOff, cmp.Or(options.MaxBackOff, time.Second))
+	options.ResultGrace = cmp.Or(options.ResultGrace, 400*time.Millisecond)
+	options.SuspectSettle = cmp.Or(options.SuspectSettle, 100*time.Millisecond)
 	return &EDF{
 		options:  options,
 		models:   make(map[ModelID]*model),
 		requests: make(map[RequestID]*request),
 		actions:  make(map[ActionID]*action),
+		gone:     make(map[ModelID]bool),
 	}
 }
 
@@ -84,6 +102,8 @@ func (p *EDF) Step(now Instant, events []Event, out *Decisions) {
 	for _, e := range events {
 		p.take(e)
 	}
+	p.abandonOverdue()
+	p.tryOutSuspects()
 	p.dispatch()
 	p.expire()
 	p.settleOrphans()
@@ -107,7 +127,9 @@ func (p *EDF) take(e Event) {
 	case WorkerUp:
 		p.workerUp(e.Worker)
 	case WorkerDown:
-		p.workerDown(e.Name)
+		p.workerDown(e.Name, e.Died)
+	case Reported:
+		p.reported(e.Worker)
 	case Held:
 		p.heldChanged(e.Worker, e.Models)
 	case ModelAdded:
@@ -116,6 +138,8 @@ func (p *EDF) take(e Event) {
 		p.modelRemoved(e.Model)
 	case ModelReplaced:
 		p.modelReplaced(e.Old, e.New)
+	case ModelBlamed:
+		p.modelBlamed(e.Model, e.Blamed)
 	case ProfileChanged:
 		p.profileChanged(e.Profile)
 	}
@@ -140,7 +164,8 @@ func (p *EDF) Handover() []*Request {
 		for _, q := range m.queues {
 			waiting = append(append(waiting, q.timed...), q.loose...)
 		}
-		m.queues, m.waiting, m.rows, m.active, m.orphaned = nil, 0, 0, -1, 0
+		waiting = append(waiting, m.suspects...)
+		m.queues, m.suspects, m.waiting, m.rows, m.active, m.orphaned = nil, nil, 0, 0, -1, 0
 	}
 	p.active = nil
 	slices.SortFunc(waiting, func(a, b *request) int { return cmp.Compare(a.seq, b.seq) })
@@ -163,8 +188,10 @@ func (p *EDF) wakeAt(t Instant) {
 }
 
 // wakeForTime asks for the steps that are due when nothing but time passes:
-// a request's own instant, room on a device, a device that has become late.
+// a request's own instant, room on a device, a device that has become late, a
+// result that is overdue.
 func (p *EDF) wakeForTime() {
+	p.wakeAt(p.overdue)
 	if len(p.timers) > 0 {
 		p.wakeAt(p.timers[0].when)
 	}
@@ -190,6 +217,7 @@ func (p *EDF) act(pl *place, a *action) {
 	p.actions[a.ID] = a
 	if a.Kind == Infer {
 		pl.device.execution.add(p.now, a)
+		p.watch(pl.device)
 	} else {
 		pl.device.transfer.add(p.now, a)
 	}

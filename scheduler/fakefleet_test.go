@@ -130,9 +130,9 @@ func (f *fakeFleet) workerUp(spec Worker) Event {
 	return WorkerUp{&spec}
 }
 
-func (f *fakeFleet) workerDown(name string) Event {
+func (f *fakeFleet) workerDown(name string, died bool) Event {
 	f.workers[name].up = false
-	return WorkerDown{name}
+	return WorkerDown{Name: name, Died: died}
 }
 
 func (f *fakeFleet) submit(r Request) Event {

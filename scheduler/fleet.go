@@ -8,11 +8,11 @@ import (
 // workerUp adds a worker; one of the same name is replaced.
 func (p *EDF) workerUp(w *Worker) {
 	lost := p.drop(w.Name)
-	up := &worker{name: w.Name}
+	up := &worker{name: w.Name, heard: p.now}
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
 	p.workers = slices.Insert(p.workers, i, up)
 	for i, spec := range w.Devices {
-		d := &device{worker: w.Name, index: i, kind: spec.Kind, pages: spec.Pages,
+		d := &device{worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
 			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		up.devices = append(up.devices, d)
 		for _, id := range w.Holds {
@@ -31,12 +31,18 @@ func (p *EDF) workerUp(w *Worker) {
 	p.recover(lost)
 }
 
-func (p *EDF) workerDown(name string) { p.recover(p.drop(name)) }
+func (p *EDF) workerDown(name string, died bool) {
+	lost := p.drop(name)
+	if died {
+		p.workerDied(name, lost)
+	}
+	p.recover(lost)
+}
 
 func byName(w *worker, name string) int { return cmp.Compare(w.name, name) }
 
-// drop forgets a worker and returns the requests that were lost with it.
-func (p *EDF) drop(name string) (lost []*request) {
+// drop forgets a worker and returns the actions that were lost with it.
+func (p *EDF) drop(name string) (lost []*action) {
 	i, ok := slices.BinarySearchFunc(p.workers, name, byName)
 	if !ok {
 		return nil
@@ -45,12 +51,12 @@ func (p *EDF) drop(name string) (lost []*request) {
 	p.workers = slices.Delete(p.workers, i, i+1)
 	p.listDevices()
 	for _, d := range w.devices {
-		for _, a := range d.execution.actions {
-			delete(p.actions, a.ID)
-			lost = append(lost, a.batch...)
-		}
-		for _, a := range d.transfer.actions {
-			delete(p.actions, a.ID)
+		for _, l := range [...]*lane{&d.execution, &d.transfer} {
+			for _, a := range l.actions {
+				delete(p.actions, a.ID)
+				p.trialOver(a)
+			}
+			lost = append(lost, l.actions...)
 		}
 		for _, pl := range d.places {
 			p.leave(pl)
@@ -59,10 +65,13 @@ func (p *EDF) drop(name string) (lost []*request) {
 	return lost
 }
 
-func (p *EDF) recover(lost []*request) {
-	for _, r := range lost {
-		if !r.over {
-			p.again(r, true)
+// recover runs again what was in lost actions.
+func (p *EDF) recover(lost []*action) {
+	for _, a := range lost {
+		for _, r := range a.batch {
+			if !r.over {
+				p.again(r, true)
+			}
 		}
 	}
 }
@@ -107,7 +116,7 @@ func (p *EDF) forget(m *model) {
 func (p *EDF) model(id ModelID) *model {
 	m := p.models[id]
 	if m == nil {
-		m = &model{Model: Model{ID: id}, active: -1}
+		m = &model{Model: Model{ID: id}, active: -1, removed: p.gone[id]}
 		p.models[id] = m
 	}
 	return m
@@ -153,11 +162,13 @@ func (p *EDF) inTransfer(pl *place) bool {
 
 func (p *EDF) modelAdded(spec *Model) {
 	m := p.model(spec.ID)
-	m.Model, m.known = *spec, true
+	delete(p.gone, spec.ID)
+	m.Model, m.known, m.removed = *spec, true, false
 	m.refresh()
 }
 
 func (p *EDF) modelRemoved(id ModelID) {
+	p.gone[id] = true
 	m := p.models[id]
 	if m == nil || m.removed {
 		return

@@ -23,10 +23,11 @@ type model struct {
 	usable  int // places that may be used
 	present int // of these, with weights resident or on the way
 
-	queues  []*queue // no empty one
-	waiting int      // requests
-	rows    int      // of the waiting requests
-	active  int      // index in EDF.active; −1: nothing waits
+	queues   []*queue   // no empty one
+	suspects []*request // that wait, the most urgent first
+	waiting  int        // requests, the suspects among them
+	rows     int        // of the waiting requests
+	active   int        // index in EDF.active; −1: nothing waits
 
 	// orphaned is since when requests wait and no worker can run them.
 	orphaned Instant
@@ -34,6 +35,12 @@ type model struct {
 	missed Instant
 	// warm: wanted on a device although nothing waits.
 	warm bool
+
+	doubt    doubt
+	trials   int  // Infers that are trials, but for abandoned ones
+	wary     bool // in EDF.wary
+	stopped  bool // it is blamed
+	answered bool // an Infer of it was OK
 }
 
 // timing is the model's timing on a kind of device; it may be unprofiled.
@@ -112,6 +119,9 @@ func (m *model) queue(class string) *queue {
 // head is the most urgent of the waiting requests, nil when none waits.
 func (m *model) head(age time.Duration) *request {
 	var first *request
+	if len(m.suspects) > 0 {
+		first = m.suspects[0]
+	}
 	for _, q := range m.queues {
 		for _, l := range [...][]*request{q.timed, q.loose} {
 			if len(l) > 0 && (first == nil || moreUrgent(l[0], first, age)) {
@@ -126,6 +136,12 @@ func (m *model) head(age time.Duration) *request {
 // of them has none.
 func (m *model) lastDeadline() Instant {
 	var last Instant
+	for _, r := range m.suspects {
+		if r.Deadline == 0 {
+			return never
+		}
+		last = max(last, r.Deadline)
+	}
 	for _, q := range m.queues {
 		if len(q.loose) > 0 {
 			return never

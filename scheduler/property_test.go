@@ -105,7 +105,7 @@ func (w *wild) operation() {
 		if !w.f.workers[name].up {
 			return
 		}
-		e = w.f.workerDown(name)
+		e = w.f.workerDown(name, rapid.Bool().Draw(w.t, "died"))
 	case 12, 13:
 		i := rapid.IntRange(0, len(names)-1).Draw(w.t, "up")
 		e = w.f.workerUp(w.state.Workers[i])

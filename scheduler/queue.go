@@ -16,8 +16,12 @@ type request struct {
 	model *model
 	// action is the Infer that it is part of; nil while it waits.
 	action *action
-	// lost counts the workers that went away with it.
-	lost int
+	// started: a worker that went away, or did not answer, may have run it.
+	started bool
+	// deaths counts the workers that died with it; above 0 it is a suspect, and
+	// changes only while it does not wait. unanswered counts the devices that
+	// did not answer in time.
+	deaths, unanswered int
 	// waits: it is in a queue. over: it has been completed.
 	waits, over bool
 

@@ -1,5 +1,7 @@
 package scheduler
 
+import "slices"
+
 // resolve follows the replacements of a model.
 func resolve(m *model) *model {
 	for m.replacement != nil {
@@ -24,6 +26,8 @@ func (p *EDF) submit(given *Request) {
 	switch {
 	case m == nil || !m.known:
 		p.complete(r, Completion{Reason: UnknownModel})
+	case m.stopped:
+		p.complete(r, Completion{Reason: ModelStopped})
 	case r.rows > m.batchRows():
 		p.complete(r, Completion{Reason: Rejected})
 	case m.usable == 0 && m.tooBig():
@@ -58,7 +62,11 @@ func (p *EDF) admitByDeadline(r *request) {
 func (p *EDF) enqueue(r *request) {
 	m := r.model
 	r.waits = true
-	m.queue(r.Class).add(r)
+	if r.deaths > 0 {
+		p.suspectWaits(r)
+	} else {
+		m.queue(r.Class).add(r)
+	}
 	m.waiting++
 	m.rows += r.rows
 	if m.waiting == 1 {
@@ -70,13 +78,14 @@ func (p *EDF) enqueue(r *request) {
 	}
 }
 
-// left keeps the counts when a request has been taken out of its queue q.
+// left keeps the counts when a request has been taken out of its queue q, or
+// from among the suspects (q is nil).
 func (p *EDF) left(r *request, q *queue) {
 	m := r.model
 	r.waits = false
 	m.waiting--
 	m.rows -= r.rows
-	if q.empty() {
+	if q != nil && q.empty() {
 		for i := range m.queues {
 			if m.queues[i] == q {
 				last := len(m.queues) - 1
@@ -99,6 +108,12 @@ func (p *EDF) left(r *request, q *queue) {
 
 // dequeue takes a waiting request out of its queue.
 func (p *EDF) dequeue(r *request) {
+	if r.deaths > 0 {
+		i := slices.Index(r.model.suspects, r)
+		r.model.suspects = slices.Delete(r.model.suspects, i, i+1)
+		p.left(r, nil)
+		return
+	}
 	q := r.model.queue(r.Class)
 	q.remove(r)
 	p.left(r, q)
@@ -113,18 +128,21 @@ func (p *EDF) lateAt(r *request) Instant {
 	return r.Deadline
 }
 
-// again is for a request that comes back from a worker unanswered.
-func (p *EDF) again(r *request, lost bool) {
+// again is for a request that comes back from a worker unanswered. started
+// says that it may have been executed there.
+func (p *EDF) again(r *request, started bool) {
 	r.action = nil
 	r.model = resolve(r.model)
-	if lost {
-		r.lost++
-	}
+	r.started = r.started || started
 	switch {
-	case r.lost > 1:
-		p.complete(r, Completion{Reason: ExecutionFailed})
+	case r.deaths > 1:
+		p.complete(r, Completion{Reason: Poisonous})
+	case r.unanswered > 1:
+		p.complete(r, Completion{Reason: Unanswered})
 	case !r.model.known:
 		p.complete(r, Completion{Reason: UnknownModel})
+	case r.model.stopped:
+		p.complete(r, Completion{Reason: ModelStopped})
 	case r.rows > r.model.batchRows():
 		p.complete(r, Completion{Reason: Rejected})
 	default:
@@ -136,7 +154,7 @@ func (p *EDF) again(r *request, lost bool) {
 func (p *EDF) tooLate(r *request) {
 	r.model.missed = p.now
 	switch {
-	case r.lost > 0:
+	case r.started:
 		p.complete(r, Completion{Reason: DeadlinePassed})
 	case r.model.usable == 0:
 		p.complete(r, Completion{Reason: NoWorker})
@@ -197,6 +215,6 @@ func (p *EDF) complete(r *request, c Completion) {
 	r.over = true
 	delete(p.requests, r.ID)
 	c.Request = r.ID
-	c.Started = r.lost > 0 || r.action != nil
+	c.Started = r.started || r.action != nil
 	p.out.Completions = append(p.out.Completions, c)
 }

@@ -10,9 +10,12 @@ func (p *EDF) finished(res *Result) {
 		return
 	}
 	delete(p.actions, a.ID)
+	a.place.device.host.heard = p.now
+	p.trialOver(a)
 	switch a.Kind {
 	case Infer:
 		a.place.device.execution.remove(p.now, a)
+		p.watch(a.place.device)
 		a.place.running--
 		p.inferFinished(a, res)
 	case LoadWeights:
@@ -37,6 +40,8 @@ func (p *EDF) inferFinished(a *action, res *Result) {
 	case res.Outcome == OK:
 		pl.timing.recordExecution(p.now, a.Rows, res.Engine)
 		pl.backOff.succeed()
+		pl.model.answered = true
+		pl.model.clear(suspectInfer)
 	case res.Outcome == Skipped:
 	case res.Outcome == Refused && !res.Absent && a.Latest != 0 && p.now >= a.Latest:
 		// Most likely too late, which is nobody's fault.
@@ -81,6 +86,7 @@ func (p *EDF) loadFinished(a *action, res *Result) {
 		}
 		return
 	}
+	pl.model.clear(suspectLoad)
 	pl.timing.load.record(p.now, res.Engine)
 	pl.used = p.now
 	pl.become(resident, pl.taken)

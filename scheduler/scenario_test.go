@@ -105,7 +105,7 @@ func (s *scenario) step(title string) {
 	s.policy.Step(s.now, s.events, &out)
 	s.events = nil
 	s.wake = out.Wake
-	if len(out.Actions)+len(out.Completions) > 0 {
+	if len(out.Actions)+len(out.Completions)+len(out.Repairs)+len(out.Abandoned)+len(out.Blamed) > 0 {
 		s.text.WriteString(title)
 	}
 	for _, c := range out.Completions {
@@ -123,6 +123,15 @@ func (s *scenario) step(title string) {
 			s.text.WriteString(", may have run")
 		}
 		s.text.WriteByte('\n')
+	}
+	for _, r := range out.Repairs {
+		fmt.Fprintf(&s.text, "  repair %s/%d model %d: present %v\n", r.Worker, r.Device, r.Model, r.Present)
+	}
+	for _, id := range out.Abandoned {
+		fmt.Fprintf(&s.text, "  #%d is abandoned\n", id)
+	}
+	for _, b := range out.Blamed {
+		fmt.Fprintf(&s.text, "  model %d is blamed for %s\n", b.Model, strings.Join(b.Workers, ", "))
 	}
 	for _, a := range out.Actions {
 		fmt.Fprintf(&s.text, "  #%d %v %s/%d model %d", a.ID, a.Kind, a.Worker, a.Device, a.Model)
@@ -168,7 +177,11 @@ func (s *scenario) event(words []string) Event {
 	case "up":
 		return WorkerUp{s.worker(plain, named)}
 	case "down":
-		return WorkerDown{plain[0]}
+		return WorkerDown{Name: plain[0]}
+	case "died":
+		return WorkerDown{Name: plain[0], Died: true}
+	case "reports":
+		return Reported{&Worker{Name: plain[0], Devices: []Device{{Resident: s.resident(named)}}}}
 	case "holds":
 		return Held{plain[0], s.models(plain[1:])}
 	case "submit":
@@ -183,9 +196,9 @@ func (s *scenario) event(words []string) Event {
 		return Submit{r}
 	case "cancel":
 		return Cancel{RequestID(number(0))}
-	case "ok", "refused", "failed":
+	case "ok", "refused", "failed", "skipped":
 		r := &Result{Action: ActionID(number(0)), Engine: s.duration(named["took"]), Absent: named["absent"] != "",
-			Outcome: map[string]Outcome{"ok": OK, "refused": Refused, "failed": Failed}[verb]}
+			Outcome: map[string]Outcome{"ok": OK, "refused": Refused, "failed": Failed, "skipped": Skipped}[verb]}
 		if id := named["rejected"]; id != "" {
 			r.Rejected = []RequestID{RequestID(s.number(id))}
 		}
@@ -194,18 +207,24 @@ func (s *scenario) event(words []string) Event {
 		return ModelRemoved{ModelID(number(0))}
 	case "replace":
 		return ModelReplaced{ModelID(number(0)), ModelID(number(1))}
+	case "blame", "pardon":
+		return ModelBlamed{ModelID(number(0)), verb == "blame"}
 	}
 	s.t.Fatalf("unknown event %q", verb)
 	return nil
 }
 
 func (s *scenario) worker(plain []string, named map[string]string) *Worker {
-	d := Device{Kind: plain[1], Pages: int(s.number(named["pages"])), PageBytes: 1 << 20}
+	d := Device{Kind: plain[1], Pages: int(s.number(named["pages"])), PageBytes: 1 << 20, Resident: s.resident(named)}
+	return &Worker{Name: plain[0], Devices: []Device{d}, Holds: s.models(strings.FieldsFunc(named["holds"], isComma))}
+}
+
+func (s *scenario) resident(named map[string]string) (all []Resident) {
 	for _, w := range strings.FieldsFunc(named["resident"], isComma) {
 		id, pages, _ := strings.Cut(w, ":")
-		d.Resident = append(d.Resident, Resident{ModelID(s.number(id)), int(s.number(pages))})
+		all = append(all, Resident{ModelID(s.number(id)), int(s.number(pages))})
 	}
-	return &Worker{Name: plain[0], Devices: []Device{d}, Holds: s.models(strings.FieldsFunc(named["holds"], isComma))}
+	return all
 }
 
 func isComma(r rune) bool { return r == ',' }

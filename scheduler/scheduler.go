@@ -116,7 +116,17 @@ type (
 	// name that was up before is replaced, its actions are lost.
 	WorkerUp struct{ Worker *Worker }
 	// WorkerDown takes a worker out: its actions are lost.
-	WorkerDown struct{ Name string }
+	WorkerDown struct {
+		Name string
+		// Died: its process died, as far as can be told; the connection was
+		// closed by the other side. Else it went silent, was cut off or left.
+		Died bool
+	}
+	// Reported brings what a worker says is on its devices (Devices[i].Resident)
+	// at a point at which it had taken in all actions whose results have been
+	// given to the policy so far. Actions without a result may or may not be
+	// reflected. Worker.Holds is ignored.
+	Reported struct{ Worker *Worker }
 	// Held says that a worker's host memory now holds just these models.
 	Held struct {
 		Worker string
@@ -128,6 +138,12 @@ type (
 	ModelRemoved struct{ Model ModelID }
 	// ModelReplaced moves the waiting requests of one model to another.
 	ModelReplaced struct{ Old, New ModelID }
+	// ModelBlamed says that the cluster has agreed that the model is not to be
+	// served, because workers died with it; or that it is to be served again.
+	ModelBlamed struct {
+		Model  ModelID
+		Blamed bool
+	}
 	// ProfileChanged brings new timings.
 	ProfileChanged struct{ Profile *Profile }
 )
@@ -138,10 +154,12 @@ func (Cancel) event()         {}
 func (Finished) event()       {}
 func (WorkerUp) event()       {}
 func (WorkerDown) event()     {}
+func (Reported) event()       {}
 func (Held) event()           {}
 func (ModelAdded) event()     {}
 func (ModelRemoved) event()   {}
 func (ModelReplaced) event()  {}
+func (ModelBlamed) event()    {}
 func (ProfileChanged) event() {}
 
 // Outcome is how an action ended.
@@ -227,13 +245,12 @@ const (
 	// Rejected: the worker found fault with this request, or it has more rows
 	// than the model's batches.
 	Rejected
-	// ExecutionFailed: the engine failed, or workers were lost with it more
-	// than once.
+	// ExecutionFailed: the engine failed.
 	ExecutionFailed
 	// TooLate: it can't be answered in time any more and was never started.
 	TooLate
 	// DeadlinePassed: its deadline passed while it was at a worker, or it was
-	// lost with a worker too late to be run again.
+	// lost with a worker, or taken back from one, too late to be run again.
 	DeadlinePassed
 	// Infeasible: at its arrival it could not be answered in time.
 	Infeasible
@@ -245,12 +262,19 @@ const (
 	UnknownModel
 	// Cancelled: the client gave up.
 	Cancelled
+	// Poisonous: workers died with the request twice.
+	Poisonous
+	// Unanswered: two devices did not answer with it in time.
+	Unanswered
+	// ModelStopped: its model is blamed for the death of workers.
+	ModelStopped
 )
 
 // String is the reason's name.
 func (r Reason) String() string {
 	names := [...]string{"Done", "Rejected", "ExecutionFailed", "TooLate", "DeadlinePassed",
-		"Infeasible", "NoWorker", "NoRoom", "UnknownModel", "Cancelled"}
+		"Infeasible", "NoWorker", "NoRoom", "UnknownModel", "Cancelled",
+		"Poisonous", "Unanswered", "ModelStopped"}
 	if r < 0 || int(r) >= len(names) {
 		return "unknown"
 	}
@@ -262,7 +286,7 @@ type Completion struct {
 	Request RequestID
 	Reason  Reason
 	// Action is the one that executed it, when Reason is Done, Rejected or
-	// ExecutionFailed by the engine.
+	// ExecutionFailed.
 	Action ActionID
 	// Started says that it may have been executed, wholly or in part: a
 	// worker had it and did not refuse it.
@@ -274,10 +298,35 @@ type Completion struct {
 	RetryAfter time.Duration
 }
 
+// Repair is a difference between what the policy believed of a device and what
+// its worker reported; the policy now believes the worker.
+type Repair struct {
+	Worker string
+	Device int
+	Model  ModelID
+	// Present says that, according to the worker, the weights are there.
+	Present bool
+}
+
+// Blame is the verdict on a model that kills workers.
+type Blame struct {
+	Model ModelID
+	// Workers died with it; sorted names.
+	Workers []string
+}
+
 // Decisions is the output of a step. The caller may reuse it after Reset.
 type Decisions struct {
 	Actions     []Action
 	Completions []Completion
+	Repairs     []Repair
+	// Abandoned are Infers of which nothing is expected any more, although the
+	// worker may still run them: the caller should cancel their requests there.
+	// The requests may be in new actions already.
+	Abandoned []ActionID
+	// Blamed are models that must not be served any more, here or by a
+	// successor; each is named once, until it is pardoned by ModelBlamed.
+	Blamed []Blame
 	// Wake is when the policy wants to be stepped at the latest, also without
 	// an event. 0: not needed.
 	Wake Instant
@@ -286,6 +335,7 @@ type Decisions struct {
 // Reset empties d and keeps its memory.
 func (d *Decisions) Reset() {
 	d.Actions, d.Completions, d.Wake = d.Actions[:0], d.Completions[:0], 0
+	d.Repairs, d.Abandoned, d.Blamed = d.Repairs[:0], d.Abandoned[:0], d.Blamed[:0]
 }
 
 // Policy is a way of scheduling. It is used by one goroutine.

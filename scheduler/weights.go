@@ -61,7 +61,7 @@ func (p *EDF) demands(someIdle bool) []demand {
 			continue
 		}
 		ready, drained := p.outlook(m)
-		if ready != never && !someIdle {
+		if ready != never && (!someIdle || m.doubt.level != innocent) {
 			continue
 		}
 		head := m.head(p.options.BestEffortAge)
@@ -71,7 +71,7 @@ func (p *EDF) demands(someIdle bool) []demand {
 		all = append(all, n)
 	}
 	p.warm = slices.DeleteFunc(p.warm, func(m *model) bool {
-		m.warm = m.usable > 0 && m.present == 0
+		m.warm = m.usable > 0 && m.present == 0 && !m.stopped
 		return !m.warm
 	})
 	for _, m := range p.warm {
@@ -92,8 +92,11 @@ func (p *EDF) outlook(m *model) (ready, drained Instant) {
 	ahead := p.options.ScheduleAhead
 	var fastest *place
 	devices := 0
+	// A trial that hangs keeps all others from its worker.
+	trialsOnly := m.doubt.level != innocent || len(m.suspects) == m.waiting
 	for _, pl := range m.places {
-		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now, ahead) {
+		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now, ahead) ||
+			trialsOnly && pl.device.host.hung > 0 {
 			continue
 		}
 		at := max(pl.device.execution.free(p.now), pl.backOff.until)
@@ -127,6 +130,10 @@ func (p *EDF) load(n demand) {
 		victims []*place
 		ready   Instant
 	}
+	suspect := n.model.doubt.level != innocent
+	if suspect && n.model.arrives() {
+		return // one at a time
+	}
 	var best *option
 	for _, pl := range n.model.places {
 		d := pl.device
@@ -140,6 +147,9 @@ func (p *EDF) load(n demand) {
 		ready := max(d.transfer.free(p.now).Add(pl.timing.load.estimate(p.now)), d.execution.free(p.now))
 		if ready >= n.gain || n.last != never &&
 			ready.Add(pl.timing.execution(p.now, 1)+p.options.NetworkLag) > n.last {
+			continue
+		}
+		if suspect && !p.mayRisk(d.host) {
 			continue
 		}
 		victims, ok := p.victims(pl, n)
@@ -164,6 +174,10 @@ func (p *EDF) load(n demand) {
 	pl := best.place
 	pages, _ := pl.device.fits(n.model.WeightsBytes)
 	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.timing.load.estimate(p.now)}}
+	if suspect {
+		a.trial = true
+		pl.device.host.trials++
+	}
 	pl.become(arriving, pages)
 	pl.device.loading++
 	p.act(pl, a)

@@ -10,10 +10,10 @@ type worker struct {
 	name    string
 	devices []*device
 	heard   Instant // when it last gave a result, or came up
-	// trials are the actions without a result that may kill it; hung of them
-	// are abandoned Infers.
-	trials, hung int
-	reserved     bool // one of its devices is
+	// trials are the actions without a result that were sent although they may
+	// kill it.
+	trials   int
+	reserved bool // one of its devices is
 }
 
 // action is an action without a result.

@@ -24,6 +24,8 @@ type fakeFleet struct {
 	reasons  map[Reason]int
 	actions  int
 
+	books
+
 	// fate decides what becomes of an action; nil: it takes what was expected.
 	fate func(a Action) fakeFate
 	// completed is told of completions.
@@ -36,17 +38,22 @@ type fakeFate struct {
 	duration time.Duration
 	delay    time.Duration // of the result
 	silent   bool          // no result ever
+	dies     bool          // the worker, instead of a result
 }
 
 type fakeRequest struct {
 	Request
 	completions int
+	at          ActionID // where it runs, as far as the policy has said. 0: nowhere
+	// Workers that died with it, devices that did not answer in time.
+	deaths, unanswered int
 }
 
 type fakeWorker struct {
 	spec    Worker
 	up      bool
 	life    int
+	heard   Instant
 	devices []*fakeDevice
 }
 
@@ -57,6 +64,7 @@ type fakeDevice struct {
 	loadedBy map[ModelID]ActionID
 	queue    []Action // Infers that have not been reported
 	due      Instant  // of the first of them
+	moving   []Action // of weights, not reported
 	free     Instant  // in truth
 	transfer Instant  // in truth
 }
@@ -88,6 +96,7 @@ func newFakeFleet(p Policy, fatalf func(string, ...any)) *fakeFleet {
 		models:   make(map[ModelID]Model),
 		requests: make(map[RequestID]*fakeRequest),
 		reasons:  make(map[Reason]int),
+		books:    newBooks(),
 	}
 }
 
@@ -112,8 +121,9 @@ func (f *fakeFleet) raise(spec Worker) {
 	life := 1
 	if old := f.workers[spec.Name]; old != nil {
 		life = old.life + 1
+		f.lose(old, false)
 	}
-	w := &fakeWorker{spec: spec, up: true, life: life}
+	w := &fakeWorker{spec: spec, up: true, life: life, heard: f.now}
 	for _, d := range spec.Devices {
 		fd := &fakeDevice{pages: d.Pages, taken: make(map[ModelID]int), resident: make(map[ModelID]bool),
 			loadedBy: make(map[ModelID]ActionID)}
@@ -167,12 +177,13 @@ func (f *fakeFleet) run(end Instant) {
 
 func (f *fakeFleet) step(events ...Event) {
 	for _, e := range events {
-		if done, ok := e.(Finished); ok {
-			f.reported(done.Result.Action)
-		}
+		f.book(e)
 	}
 	var out Decisions
 	f.policy.Step(f.now, events, &out)
+	f.checkRepairs(out.Repairs)
+	f.checkAbandoned(out.Abandoned)
+	f.checkBlamed(out.Blamed)
 	for _, a := range out.Actions {
 		f.actions++
 		f.carryOut(a)
@@ -189,6 +200,7 @@ func (f *fakeFleet) step(events ...Event) {
 		if r.Deadline != 0 && r.Deadline > r.Arrived && f.now > r.Deadline {
 			f.fatalf("request %d was completed (%v) %v after its deadline", c.Request, c.Reason, f.now.Sub(r.Deadline))
 		}
+		f.checkReason(r, c)
 		f.reasons[c.Reason]++
 		if f.completed != nil {
 			f.completed(r.Request, c)
@@ -197,23 +209,8 @@ func (f *fakeFleet) step(events ...Event) {
 	if out.Wake != 0 && out.Wake <= f.now {
 		f.fatalf("wake at %d is not after now, %d", out.Wake, f.now)
 	}
+	f.checkNothingForgotten()
 	f.wake = out.Wake
-}
-
-// reported takes an Infer that has a result out of the books.
-func (f *fakeFleet) reported(id ActionID) {
-	for _, w := range f.workers {
-		for _, d := range w.devices {
-			i := slices.IndexFunc(d.queue, func(a Action) bool { return a.ID == id })
-			if i < 0 {
-				continue
-			}
-			d.queue = slices.Delete(d.queue, i, i+1)
-			if i == 0 && len(d.queue) > 0 {
-				d.due = f.now.Add(d.queue[0].Expected)
-			}
-		}
-	}
 }
 
 func (f *fakeFleet) carryOut(a Action) {
@@ -232,6 +229,7 @@ func (f *fakeFleet) carryOut(a Action) {
 	switch a.Kind {
 	case Infer:
 		f.checkInfer(a, w, d)
+		f.checkTrial(a, w, d)
 		if len(d.queue) == 0 {
 			d.due = f.now.Add(a.Expected)
 		}
@@ -244,6 +242,7 @@ func (f *fakeFleet) carryOut(a Action) {
 			}
 		}
 	case LoadWeights:
+		f.checkTrialLoad(a, w)
 		pages := pagesOf(f.models[a.Model], w.spec.Devices[a.Device])
 		if _, ok := d.taken[a.Model]; ok {
 			f.fatalf("weights of %d are loaded twice on %s/%d", a.Model, a.Worker, a.Device)
@@ -273,6 +272,9 @@ func (f *fakeFleet) carryOut(a Action) {
 		free = &d.transfer
 		settle = func(bool) {}
 	}
+	if a.Kind != Infer {
+		d.moving = append(d.moving, a)
+	}
 	start := max(f.now.Add(f.lag/2), *free)
 	result := &Result{Action: a.ID, Outcome: fate.outcome, Absent: fate.absent, Engine: fate.duration}
 	if a.Latest != 0 && start > a.Latest {
@@ -288,6 +290,12 @@ func (f *fakeFleet) carryOut(a Action) {
 		return
 	}
 	f.at(end.Add(f.lag/2+fate.delay), func() []Event {
+		if fate.dies && result.Outcome == OK {
+			if w.life != life || !w.up || f.workers[a.Worker] != w {
+				return nil
+			}
+			return []Event{f.workerDown(a.Worker, true)}
+		}
 		if w.life == life && w.up && f.workers[a.Worker] == w {
 			settle(result.Outcome == OK)
 		}
@@ -323,6 +331,10 @@ func (f *fakeFleet) checkInfer(a Action, w *fakeWorker, d *fakeDevice) {
 		if i == 0 {
 			class = r.Class
 		}
+		if r.at != 0 {
+			f.fatalf("request %d is in #%d and in #%d", id, r.at, a.ID)
+		}
+		r.at = a.ID
 		if r.Class != class || r.Model != a.Model || r.completions > 0 {
 			f.fatalf("request %d (model %d, class %q, completed %d times) is in a batch of model %d, class %q",
 				id, r.Model, r.Class, r.completions, a.Model, class)

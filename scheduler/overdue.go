@@ -1,6 +1,9 @@
 package scheduler
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A device that is late gets nothing new; what it has been given can still come.
 // When a result is overdue, nothing is expected of it at all: what the device
@@ -15,6 +18,11 @@ func (l *lane) overdueAt(grace time.Duration) Instant {
 	}
 	first := l.actions[0]
 	return first.due.Add(max(grace, 3*first.Expected))
+}
+
+// hangs says that a device of the worker is overdue.
+func (w *worker) hangs() bool {
+	return slices.ContainsFunc(w.devices, func(d *device) bool { return d.execution.overdue })
 }
 
 // watch has the first action of a device looked after; to be called whenever
@@ -56,7 +64,6 @@ func (p *EDF) abandon(d *device) {
 		p.out.Abandoned = append(p.out.Abandoned, a.ID)
 		if a.trial {
 			a.place.model.trials--
-			d.host.hung++
 		}
 		batch := a.batch
 		a.batch = nil

@@ -16,7 +16,7 @@ func TestEveryRequestIsCompletedOnceInTime(t *testing.T) {
 		w := newWild(t)
 		for range rapid.IntRange(1, 60).Draw(t, "operations") {
 			w.operation()
-			w.f.run(w.f.now.Add(w.duration("pass", 20*time.Millisecond)))
+			w.f.run(w.f.now.Add(w.duration("pass", w.pace)))
 		}
 		w.finish()
 	})
@@ -30,12 +30,21 @@ type wild struct {
 	ids    RequestID
 	models ModelID
 	calm   bool
+	poison RequestID // so many-th requests kill
+	pace   time.Duration
 }
 
 func newWild(t *rapid.T) *wild {
 	w := &wild{t: t}
-	w.f = newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	options := EDFOptions{
+		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
+		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
+	}
+	w.f = newFakeFleet(NewEDF(options), t.Fatalf)
+	w.f.grace, w.f.settle = options.ResultGrace, options.SuspectSettle
+	w.pace = rapid.SampledFrom([]time.Duration{20 * ms, 20 * ms, 200 * ms}).Draw(t, "pace")
 	w.state = &State{}
+	w.poison = RequestID(rapid.IntRange(5, 200).Draw(t, "poison"))
 	w.models = ModelID(rapid.IntRange(1, 5).Draw(t, "models"))
 	var holds []ModelID
 	for id := ModelID(1); id <= w.models; id++ {
@@ -76,18 +85,25 @@ func (w *wild) fate(a Action) fakeFate {
 	if w.calm {
 		return fate
 	}
-	switch rapid.IntRange(0, 29).Draw(w.t, "fate") {
-	case 20:
-		fate.outcome = Failed
-	case 21:
-		fate.outcome = Refused
-	case 22:
-		fate.outcome, fate.absent = Refused, true
-	case 23:
+	if slices.ContainsFunc(a.Requests, func(id RequestID) bool { return id%w.poison == 0 }) {
+		fate.dies = true
+		return fate
+	}
+	suspect := slices.ContainsFunc(a.Requests, func(id RequestID) bool { return w.f.requests[id].deaths > 0 })
+	switch n := rapid.IntRange(0, 29).Draw(w.t, "fate"); {
+	case n == 23, suspect && n < 6: // A trial that hangs needs much to come together.
 		fate.silent = true
-	case 24, 25:
+	case n == 19:
+		fate.dies = true
+	case n == 20:
+		fate.outcome = Failed
+	case n == 21:
+		fate.outcome = Refused
+	case n == 22:
+		fate.outcome, fate.absent = Refused, true
+	case n == 24 || n == 25:
 		fate.delay = w.duration("delay", 200*time.Millisecond)
-	case 26, 27, 28:
+	case n > 25 && n < 29:
 		fate.duration += w.duration("slow", 3*fate.duration)
 	}
 	return fate
@@ -99,7 +115,17 @@ func (w *wild) operation() {
 		names[i] = spec.Name
 	}
 	var e Event
-	switch rapid.IntRange(0, 15).Draw(w.t, "operation") {
+	switch rapid.IntRange(0, 19).Draw(w.t, "operation") {
+	case 16, 17:
+		name := rapid.SampledFrom(names).Draw(w.t, "reporter")
+		if !w.f.workers[name].up {
+			return
+		}
+		e = w.report(name)
+	case 18:
+		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed")), true}
+	case 19:
+		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "pardoned")), false}
 	case 11:
 		name := rapid.SampledFrom(names).Draw(w.t, "down")
 		if !w.f.workers[name].up {
@@ -135,6 +161,43 @@ func (w *wild) someModels() (some []ModelID) {
 		}
 	}
 	return some
+}
+
+// report is what a worker says of its devices, where weights may have come and
+// gone unseen.
+func (w *wild) report(name string) Event {
+	f := w.f.workers[name]
+	said := &Worker{Name: name}
+	for i, d := range f.devices {
+		var there []Resident
+		for id := ModelID(1); id <= w.models; id++ {
+			pages := d.taken[id]
+			switch change := rapid.IntRange(0, 9).Draw(w.t, "change"); {
+			case d.moves(id):
+				if change < 5 {
+					there = append(there, Resident{id, change})
+				}
+				continue
+			case d.resident[id] && change == 0:
+				delete(d.resident, id)
+				delete(d.taken, id)
+				w.f.repairs = append(w.f.repairs, Repair{name, i, id, false})
+				continue
+			case !d.resident[id] && change > 1:
+				continue
+			case change == 1:
+				pages++
+				fallthrough
+			case !d.resident[id]:
+				d.resident[id], d.taken[id] = true, pages
+				w.f.repairs = append(w.f.repairs, Repair{name, i, id, true})
+			}
+			there = append(there, Resident{id, pages})
+		}
+		slices.Reverse(there)
+		said.Devices = append(said.Devices, Device{Resident: there})
+	}
+	return Reported{said}
 }
 
 func (w *wild) burst() {
@@ -182,6 +245,16 @@ func (w *wild) finish() {
 		if m.usable != usable || m.present != present {
 			w.t.Fatalf("model %d is usable at %d places and present at %d, counted as %d and %d",
 				m.ID, usable, present, m.usable, m.present)
+		}
+	}
+	for _, m := range p.models {
+		if m.trials > 0 || len(m.suspects) > 0 {
+			w.t.Fatalf("model %d has %d trials, and %d suspects wait", m.ID, m.trials, len(m.suspects))
+		}
+	}
+	for _, host := range p.workers {
+		if host.trials > 0 {
+			w.t.Fatalf("%s has %d trials", host.name, host.trials)
 		}
 	}
 	for _, d := range p.devices {

@@ -273,7 +273,7 @@ func (p *EDF) mayTry(pl *place) bool {
 // Workers of one machine can die at once, and their connections break one
 // after the other; no request is to be lost twice by that.
 func (p *EDF) mayRisk(w *worker) bool {
-	if w.trials > 0 || w.reserved {
+	if w.trials > 0 || w.reserved || w.endangered() {
 		return false
 	}
 	settled := p.lastDeath.Add(p.options.SuspectSettle)
@@ -282,6 +282,18 @@ func (p *EDF) mayRisk(w *worker) bool {
 		return false
 	}
 	return true
+}
+
+// endangered says that the worker has got actions of a model before that was
+// found to be suspect.
+func (w *worker) endangered() bool {
+	risky := func(a *action) bool {
+		m := a.place.model
+		return a.Kind != EvictWeights && (m.stopped || m.doubt.level != innocent)
+	}
+	return slices.ContainsFunc(w.devices, func(d *device) bool {
+		return slices.ContainsFunc(d.execution.actions, risky) || slices.ContainsFunc(d.transfer.actions, risky)
+	})
 }
 
 // trialAt is the request to try out at a place; nil: none is in time. Of a
@@ -319,9 +331,7 @@ func (p *EDF) trialOver(a *action) {
 		return
 	}
 	d.trying = false
-	if a.abandoned {
-		d.host.hung--
-	} else {
+	if !a.abandoned {
 		a.place.model.trials--
 	}
 }

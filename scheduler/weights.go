@@ -92,11 +92,11 @@ func (p *EDF) outlook(m *model) (ready, drained Instant) {
 	ahead := p.options.ScheduleAhead
 	var fastest *place
 	devices := 0
-	// A trial that hangs keeps all others from its worker.
+	// What hangs may keep all trials from its worker.
 	trialsOnly := m.doubt.level != innocent || len(m.suspects) == m.waiting
 	for _, pl := range m.places {
 		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now, ahead) ||
-			trialsOnly && pl.device.host.hung > 0 {
+			trialsOnly && pl.device.host.hangs() {
 			continue
 		}
 		at := max(pl.device.execution.free(p.now), pl.backOff.until)

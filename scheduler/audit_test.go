@@ -1,0 +1,41 @@
+package scheduler
+
+import "testing"
+
+func TestReportThatDoesNotFitIsIgnored(t *testing.T) {
+	p := NewEDF(EDFOptions{})
+	s := resnets(1, 2, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	var out Decisions
+	p.Step(0, []Event{Start{s}}, &out)
+	empty := Device{}
+	for name, w := range map[string]*Worker{
+		"no devices":      {Name: "w1"},
+		"a device more":   {Name: "w1", Devices: []Device{empty, empty}},
+		"unknown":         {Name: "w2", Devices: []Device{empty}},
+		"what it had":     {Name: "w1", Devices: []Device{{Resident: []Resident{{1, 7}}}}},
+		"said repeatedly": {Name: "w1", Devices: []Device{{Resident: []Resident{{1, 7}, {1, 9}}}}},
+	} {
+		out.Reset()
+		p.Step(1, []Event{Reported{w}}, &out)
+		if len(out.Repairs) > 0 {
+			t.Errorf("%s: repaired %v", name, out.Repairs)
+		}
+	}
+	out.Reset()
+	p.Step(2, []Event{Reported{&Worker{Name: "w1", Devices: []Device{{}}}}}, &out)
+	if len(out.Repairs) != 1 || out.Repairs[0] != (Repair{"w1", 0, 1, false}) {
+		t.Errorf("repaired %v", out.Repairs)
+	}
+}
+
+// Holds is not meant by a report.
+func TestReportLeavesWhatIsHeld(t *testing.T) {
+	f := warmed(t, 1, 1, 1)
+	f.step(Reported{&Worker{Name: "w1", Devices: []Device{{Resident: []Resident{{1, 7}}}}}})
+	f.ask(1, 0, 1)
+	f.run(Instant(50 * ms))
+	if f.reasons[Done] != 1 || f.actions != 1 {
+		t.Errorf("%d actions, requests: %v", f.actions, f.reasons)
+	}
+}

@@ -1,0 +1,119 @@
+package scheduler
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// hung is a policy with request 1 in the action #1, of 2.73 ms, at w1, and
+// requests 2 and 3 behind it; nothing comes back until it is overdue, and w2
+// has then been added.
+func hung(t *testing.T) (p *EDF, out *Decisions) {
+	t.Helper()
+	p, out = NewEDF(EDFOptions{}), &Decisions{}
+	s := resnets(2, 1, 100)
+	s.Models[0].MaxRows = 1
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	w2 := s.Workers[1]
+	w2.Devices[0].Resident = []Resident{{1, 7}}
+	s.Workers = s.Workers[:1]
+	events := []Event{Start{s}}
+	for id := RequestID(1); id <= 3; id++ {
+		events = append(events, Submit{&Request{ID: id, Model: 1, Rows: 1, Deadline: Instant(time.Second + time.Duration(id))}})
+	}
+	p.Step(0, events, out)
+	due := out.Actions[0].Expected + 400*ms
+	events = []Event{WorkerUp{&w2}}
+	now := Instant(ms)
+	for now < Instant(due) {
+		out.Reset()
+		p.Step(now, events, out)
+		events = nil
+		if len(out.Abandoned)+len(out.Completions) > 0 {
+			t.Fatalf("at %v: %+v", time.Duration(now), out)
+		}
+		now = out.Wake
+	}
+	if now != Instant(due) {
+		t.Fatalf("wants to be woken at %v, want %v", time.Duration(now), due)
+	}
+	out.Reset()
+	p.Step(now, nil, out)
+	return p, out
+}
+
+func TestOverdueRequestsGoElsewhere(t *testing.T) {
+	_, out := hung(t)
+	if len(out.Abandoned) != 3 || len(out.Completions) > 0 {
+		t.Errorf("abandoned %v, completed %v", out.Abandoned, out.Completions)
+	}
+	var moved []RequestID
+	for _, a := range out.Actions {
+		if a.Worker != "w2" {
+			t.Errorf("%+v, want it on w2", a)
+		}
+		moved = append(moved, a.Requests...)
+	}
+	if !slices.Equal(moved, []RequestID{1, 2, 3}) {
+		t.Errorf("requests %v were moved", moved)
+	}
+}
+
+func TestLateResultDoesNotAnswerAgain(t *testing.T) {
+	for _, outcome := range []Outcome{OK, Refused, Failed, Skipped} {
+		p, out := hung(t)
+		late, moved := out.Abandoned[0], out.Actions[0].ID
+		now := p.now.Add(ms)
+		step := func(action ActionID, outcome Outcome) []Completion {
+			out.Reset()
+			p.Step(now, []Event{Finished{&Result{Action: action, Outcome: outcome, Engine: 3 * ms}}}, out)
+			return slices.Clone(out.Completions)
+		}
+		if got := step(late, outcome); len(got) > 0 {
+			t.Errorf("the late result %v completes %v", outcome, got)
+		}
+		for _, a := range out.Actions {
+			if slices.Contains(a.Requests, 1) {
+				t.Errorf("the late result %v has request 1 run in %+v", outcome, a)
+			}
+		}
+		if got := step(moved, OK); len(got) != 1 || got[0].Request != 1 || got[0].Reason != Done || got[0].Action != moved {
+			t.Errorf("the result of the new action completes %+v", got)
+		}
+	}
+}
+
+func TestLateDeviceIsBackAtOnce(t *testing.T) {
+	p, out := hung(t)
+	late := out.Abandoned[0]
+	given := func(events ...Event) (workers []string) {
+		out.Reset()
+		p.Step(p.now.Add(ms), events, out)
+		for _, a := range out.Actions {
+			workers = append(workers, a.Worker)
+		}
+		return workers
+	}
+	submit := func(id RequestID) Event { return Submit{&Request{ID: id, Model: 1, Rows: 1}} }
+	if got := given(submit(10), submit(11), submit(12), submit(13)); slices.Contains(got, "w1") {
+		t.Errorf("w1 is overdue and is given work: %v", got)
+	}
+	if got := given(Finished{&Result{Action: late, Engine: 3 * ms}}); !slices.Contains(got, "w1") {
+		t.Errorf("w1 has answered and is not given work: %v", got)
+	}
+}
+
+// A device that never answers gives its requests back once, not again and
+// again, and does not keep the policy awake.
+func TestSilentDeviceDoesNotLoop(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f.fate = func(a Action) fakeFate { return fakeFate{duration: trueTime(a), silent: a.Kind == Infer} }
+	s := resnets(1, 1, 100)
+	f.start(s)
+	f.ask(1, 0, 1)
+	f.run(Instant(5 * time.Second))
+	if f.actions != 2 || len(f.abandoned) != 1 || f.wake != 0 {
+		t.Errorf("%d actions, %d abandoned, wake at %v", f.actions, len(f.abandoned), time.Duration(f.wake))
+	}
+}

@@ -1,0 +1,509 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// warmed is a fleet with the weights of all models on all devices.
+func warmed(t *testing.T, workers, devices, models int) *fakeFleet {
+	t.Helper()
+	s := resnets(workers, models, 100)
+	for i := range s.Workers {
+		d := s.Workers[i].Devices[0]
+		for id := range models {
+			d.Resident = append(d.Resident, Resident{ModelID(id + 1), 7})
+		}
+		s.Workers[i].Devices = slices.Repeat([]Device{d}, devices)
+	}
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f.start(s)
+	return f
+}
+
+// kill has the worker die with every Infer for which it is so.
+func (f *fakeFleet) kill(with func(a Action) bool) {
+	f.fate = func(a Action) fakeFate {
+		return fakeFate{duration: trueTime(a), dies: a.Kind == Infer && with(a)}
+	}
+}
+
+func contains(ids ...RequestID) func(Action) bool {
+	return func(a Action) bool {
+		return slices.ContainsFunc(a.Requests, func(id RequestID) bool { return slices.Contains(ids, id) })
+	}
+}
+
+// ask submits requests now, with a deadline after so long, or without one.
+func (f *fakeFleet) ask(m ModelID, slo time.Duration, ids ...RequestID) {
+	var events []Event
+	for _, id := range ids {
+		r := Request{ID: id, Model: m, Rows: 1, Arrived: f.now}
+		if slo != 0 {
+			r.Deadline = f.now.Add(slo)
+		}
+		events = append(events, f.submit(r))
+	}
+	f.step(events...)
+}
+
+// flow submits requests of a model at a rate until end, from the id first on.
+func (f *fakeFleet) flow(m ModelID, first RequestID, rate float64, slo time.Duration, end Instant) {
+	rng := rand.New(rand.NewPCG(3, uint64(m)))
+	id := first
+	var arrive func() []Event
+	next := func() { f.after(time.Duration(rng.ExpFloat64()/rate*1e9), arrive) }
+	arrive = func() []Event {
+		if f.now > end {
+			return nil
+		}
+		next()
+		id++
+		return []Event{f.submit(Request{ID: id - 1, Model: m, Rows: 1, Arrived: f.now, Deadline: f.now.Add(slo)})}
+	}
+	next()
+}
+
+// endings says how requests ended, by model.
+func (f *fakeFleet) endings() map[ModelID]map[Reason]int {
+	all := make(map[ModelID]map[Reason]int)
+	f.completed = func(r Request, c Completion) {
+		if all[r.Model] == nil {
+			all[r.Model] = make(map[Reason]int)
+		}
+		all[r.Model][c.Reason]++
+	}
+	return all
+}
+
+func expectEndings(t *testing.T, got map[Reason]int, want ...Reason) {
+	t.Helper()
+	for _, r := range want {
+		if got[r] == 0 {
+			t.Errorf("no request ended with %v: %v", r, got)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("requests ended with %v, want only %v", got, want)
+	}
+}
+
+// The request costs two workers, and nobody else an answer.
+func TestPoisonousRequestTakesTwoWorkers(t *testing.T) {
+	f := warmed(t, 5, 1, 2)
+	f.kill(contains(500, 501))
+	ends := f.endings()
+	f.flow(1, 1000, 700, 500*ms, Instant(2*time.Second))
+	f.flow(2, 100000, 300, 500*ms, Instant(2*time.Second))
+	f.run(Instant(500 * ms))
+	f.ask(1, 800*ms, 500)
+	f.run(Instant(3 * time.Second))
+	if f.deaths != 2 || len(f.blamed) > 0 {
+		t.Errorf("%d workers died, %v is blamed", f.deaths, f.blamed)
+	}
+	if ends[1][Poisonous] != 1 {
+		t.Errorf("%d requests were poisonous", ends[1][Poisonous])
+	}
+	expectEndings(t, ends[1], Done, Poisonous)
+	expectEndings(t, ends[2], Done)
+}
+
+// Be it when it is loaded or when it runs.
+func TestModelThatAlwaysKillsTakesTwoWorkers(t *testing.T) {
+	for _, kind := range []Kind{LoadWeights, Infer} {
+		t.Run(kind.String(), func(t *testing.T) {
+			f := warmed(t, 4, 1, 2)
+			f.fate = func(a Action) fakeFate {
+				return fakeFate{duration: trueTime(a), dies: a.Model == 3 && a.Kind == kind}
+			}
+			m, profile := resnet(3, "V100")
+			f.models[3] = m
+			f.step(ModelAdded{&m}, ProfileChanged{&profile})
+			for _, name := range []string{"w1", "w2", "w3", "w4"} {
+				w := f.workers[name]
+				w.spec.Holds = []ModelID{1, 2, 3}
+				f.step(Held{name, w.spec.Holds})
+			}
+			ends := f.endings()
+			f.ask(3, 0, 1)
+			f.run(Instant(50 * ms)) // Nothing else makes it worth while to load it on more devices.
+			f.flow(1, 100000, 500, 500*ms, Instant(2*time.Second))
+			f.flow(3, 1000, 100, 500*ms, Instant(2*time.Second))
+			f.run(Instant(3 * time.Second))
+			if f.deaths != 2 || len(f.blamed) != 1 || f.blamed[0].Model != 3 || len(f.blamed[0].Workers) != 2 {
+				t.Errorf("%d workers died, blamed: %v", f.deaths, f.blamed)
+			}
+			if n := ends[3][Poisonous]; n > 1 {
+				t.Errorf("%d requests were called poisonous", n)
+			}
+			delete(ends[3], Poisonous) // the one that was tried
+			expectEndings(t, ends[3], ModelStopped)
+			expectEndings(t, ends[1], Done)
+		})
+	}
+}
+
+// Workers of one machine die with it, one connection after the other. Neither
+// is the request that was tried next at fault, nor the model.
+func TestWorkersThatDieTogetherSayNothing(t *testing.T) {
+	for _, cold := range []bool{false, true} {
+		for _, between := range []time.Duration{0, ms, 60 * ms} {
+			t.Run(fmt.Sprintf("cold %v, %v apart", cold, between), func(t *testing.T) {
+				f := warmed(t, 4, 1, 1)
+				if cold {
+					f = newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+					f.start(resnets(4, 1, 100))
+				}
+				f.kill(func(Action) bool { return false })
+				f.ask(1, time.Second, 1, 2, 3)
+				for i, name := range []string{"w1", "w2", "w3"} {
+					f.at(Instant(ms).Add(time.Duration(i)*between), func() []Event { return []Event{f.workerDown(name, true)} })
+				}
+				f.run(Instant(2 * time.Second))
+				if f.deaths != 3 || len(f.blamed) > 0 || f.reasons[Done] != 3 {
+					t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
+				}
+			})
+		}
+	}
+}
+
+// Two poisonous requests have come one after the other, and the model has
+// answered between their deaths: it is not the model.
+func TestPopularModelIsNotBlamed(t *testing.T) {
+	f := warmed(t, 6, 1, 1)
+	f.kill(contains(1, 2))
+	f.flow(1, 1000, 500, 500*ms, Instant(3*time.Second))
+	f.run(Instant(300 * ms))
+	f.ask(1, 700*ms, 1)
+	f.run(Instant(1500 * ms))
+	f.ask(1, 700*ms, 2)
+	f.run(Instant(4 * time.Second))
+	if f.deaths != 4 || len(f.blamed) > 0 || f.reasons[Poisonous] != 2 || f.reasons[ModelStopped] > 0 {
+		t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
+	}
+	if others := f.reasons[Done] + 2; others != len(f.requests) {
+		t.Errorf("not all others were answered: %v", f.reasons)
+	}
+}
+
+// A model that once answered and then kills with every request: a second
+// request's trial gives it away.
+func TestModelThatBeginsToKillIsBlamed(t *testing.T) {
+	f := warmed(t, 6, 1, 1)
+	f.ask(1, 0, 1)
+	f.run(Instant(50 * ms))
+	f.kill(func(Action) bool { return true })
+	f.ask(1, 0, 2, 3, 4)
+	f.run(Instant(2 * time.Second))
+	if f.deaths != 3 || len(f.blamed) != 1 || f.reasons[Poisonous] != 2 || f.reasons[ModelStopped] != 1 {
+		t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
+	}
+}
+
+// One worker is left, with two devices, and others' work for both of them: one
+// trial at a time runs there, on a device of its own; the other one goes on.
+func TestTrialsAreAloneOnTheirWorker(t *testing.T) {
+	f := warmed(t, 1, 2, 2)
+	spec := f.workers["w1"].spec
+	spec.Name = "w0"
+	f.step(f.workerUp(spec))
+	f.ask(1, 0, 1)
+	f.run(Instant(50 * ms))
+	f.ask(1, time.Second, 11, 12, 13, 14)
+	var during int
+	f.kill(func(a Action) bool {
+		if f.trialOn(f.workers[a.Worker]) != 0 {
+			during++
+		}
+		return false
+	})
+	f.step(f.workerDown("w0", true))
+	f.flow(2, 1000, ceiling, 300*ms, Instant(time.Second))
+	f.run(Instant(2 * time.Second))
+	for id := range []RequestID{11, 12, 13, 14} {
+		if f.requests[RequestID(id+11)].deaths != 1 {
+			t.Fatalf("request %d was not at the worker that died", id+11)
+		}
+	}
+	if len(f.trials) != 4 || during == 0 {
+		t.Errorf("%d trials, want 4, and %d batches on the other device during them", len(f.trials), during)
+	}
+	if f.reasons[Done] != len(f.requests) {
+		t.Errorf("requests: %v", f.reasons)
+	}
+}
+
+// All that is left is under twice the load it can bear, all of it more urgent.
+func TestTrialsDoNotStarve(t *testing.T) {
+	for _, models := range []int{1, 2} {
+		t.Run(fmt.Sprintf("load of model %d", models), func(t *testing.T) {
+			f := warmed(t, 3, 1, 2)
+			f.kill(func(Action) bool { return false })
+			f.ask(1, 2*time.Second, 1)
+			f.flow(ModelID(models), 1000, 4*ceiling, 100*ms, Instant(time.Second))
+			f.step(f.workerDown("w1", true))
+			var answered Instant
+			others := 0
+			f.completed = func(r Request, c Completion) {
+				switch {
+				case r.ID == 1 && c.Reason == Done:
+					answered = f.now
+				case c.Reason == Done:
+					others++
+				}
+			}
+			f.run(Instant(2 * time.Second))
+			if f.requests[1].deaths != 1 || answered == 0 || answered > Instant(150*ms) {
+				t.Errorf("after %d deaths it was answered at %v", f.requests[1].deaths, time.Duration(answered))
+			}
+			if float64(others) < 1.5*ceiling {
+				t.Errorf("%d others were answered in a second", others)
+			}
+		})
+	}
+}
+
+// Under overload the most urgent request is nearly too late when the device is
+// free for a trial: it must not be the one that is waited for.
+func TestSuspectModelIsClearedUnderOverload(t *testing.T) {
+	f := warmed(t, 2, 1, 2)
+	f.kill(func(Action) bool { return false })
+	f.flow(1, 1000, 2*ceiling, 100*ms, Instant(time.Second))
+	f.flow(2, 100000, 2*ceiling, 100*ms, Instant(time.Second))
+	f.run(Instant(300 * ms))
+	f.step(f.workerDown("w1", true))
+	var cleared Instant
+	f.completed = func(r Request, c Completion) {
+		if f.doubted[1] == innocent && cleared == 0 {
+			cleared = f.now
+		}
+	}
+	if f.doubted[1] == innocent {
+		t.Fatal("model 1 is not suspect")
+	}
+	f.run(Instant(2 * time.Second))
+	if cleared == 0 || cleared > Instant(400*ms) {
+		t.Errorf("the model was cleared at %v", time.Duration(cleared))
+	}
+}
+
+// A trial that hangs keeps other trials from its worker, but not from others:
+// those that have no weights yet are given them.
+func TestTrialThatHangs(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	s := resnets(3, 1, 100)
+	for i := range 2 {
+		s.Workers[i].Devices[0].Resident = []Resident{{1, 7}}
+	}
+	s.Workers[1].Devices = slices.Repeat(s.Workers[1].Devices, 2)
+	f.start(s)
+	f.ask(1, 0, 1, 2)
+	hangs := true
+	f.fate = func(a Action) fakeFate {
+		fate := fakeFate{duration: trueTime(a)}
+		if a.Kind == Infer && hangs {
+			hangs = false
+			fate.delay = 2 * time.Second
+		}
+		return fate
+	}
+	f.step(f.workerDown("w1", true))
+	f.run(Instant(time.Second))
+	// The one that hangs, a load on w3, and the two requests there.
+	if len(f.abandoned) != 1 || f.reasons[Done] != 2 || len(f.trials) != 4 {
+		t.Errorf("%d abandoned, %d trials, requests: %v", len(f.abandoned), len(f.trials), f.reasons)
+	}
+	// The late result has no one to answer; the device is used again.
+	before := f.actions
+	f.run(Instant(3 * time.Second))
+	f.ask(1, 0, 3, 4)
+	f.run(Instant(4 * time.Second))
+	if f.reasons[Done] != 4 || f.actions == before {
+		t.Errorf("%d actions more, requests: %v", f.actions-before, f.reasons)
+	}
+}
+
+// lostWith has requests 1 to n of model 1 at a worker that has died; w2 is left
+// and may not be tried yet.
+func lostWith(t *testing.T, n RequestID) *fakeFleet {
+	t.Helper()
+	f := warmed(t, 2, 1, 2)
+	var ids []RequestID
+	for id := RequestID(1); id <= n; id++ {
+		ids = append(ids, id)
+	}
+	f.ask(1, 0, ids...)
+	f.step(f.workerDown("w1", true))
+	if got := len(f.policy.(*EDF).models[1].suspects); got != int(n) {
+		t.Fatalf("%d suspects wait, want %d", got, n)
+	}
+	return f
+}
+
+func TestSuspectsFollowTheirModel(t *testing.T) {
+	t.Run("removed", func(t *testing.T) {
+		f := lostWith(t, 3)
+		f.step(ModelRemoved{1})
+		if f.reasons[UnknownModel] != 3 {
+			t.Errorf("requests: %v", f.reasons)
+		}
+	})
+	t.Run("replaced", func(t *testing.T) {
+		p := lostWith(t, 3).policy.(*EDF)
+		var out Decisions
+		p.Step(Instant(ms), []Event{ModelReplaced{1, 2}}, &out)
+		for now := Instant(200 * ms); len(p.requests) > 0 && now < Instant(time.Second); now = now.Add(ms) {
+			var events []Event
+			for _, a := range out.Actions {
+				if a.Model != 2 || len(a.Requests) > 1 {
+					t.Errorf("%+v, want a trial of model 2", a)
+				}
+				events = append(events, Finished{&Result{Action: a.ID, Engine: 3 * ms}})
+			}
+			out.Reset()
+			p.Step(now, events, &out)
+		}
+		if len(p.requests) > 0 {
+			t.Errorf("%d requests are left", len(p.requests))
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		f := lostWith(t, 3)
+		f.step(Cancel{2})
+		f.run(Instant(time.Second))
+		if f.reasons[Cancelled] != 1 || f.reasons[Done] != 2 || len(f.trials) != 2 {
+			t.Errorf("%d trials, requests: %v", len(f.trials), f.reasons)
+		}
+	})
+	t.Run("stopped by the cluster and let go again", func(t *testing.T) {
+		f := lostWith(t, 3)
+		f.step(ModelBlamed{1, true})
+		if f.reasons[ModelStopped] != 3 || len(f.blamed) > 0 {
+			t.Errorf("blamed: %v, requests: %v", f.blamed, f.reasons)
+		}
+		f.step(ModelBlamed{1, false})
+		f.ask(1, 0, 10, 11)
+		f.run(Instant(50 * ms)) // no trial needs to settle
+		if f.reasons[Done] != 2 || len(f.trials) > 0 {
+			t.Errorf("%d trials, requests: %v", len(f.trials), f.reasons)
+		}
+	})
+}
+
+func TestHandoverGivesSuspectsInOrderOfArrival(t *testing.T) {
+	f := lostWith(t, 8)
+	f.ask(1, time.Second, 9, 10) // wait, since their model is suspect
+	f.ask(2, 0, 11, 12, 13)      // run
+	var ids []RequestID
+	for _, r := range f.policy.Handover() {
+		ids = append(ids, r.ID)
+	}
+	if !slices.Equal(ids, []RequestID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}) {
+		t.Errorf("handed over %v", ids)
+	}
+	f.run(Instant(time.Second))
+	if f.reasons[Done] != 3 || len(f.reasons) != 1 {
+		t.Errorf("requests: %v, want the 3 that ran", f.reasons)
+	}
+}
+
+// A worker that is replaced by one of its name has left, not died.
+func TestReplacedWorkerIsNoDeath(t *testing.T) {
+	f := warmed(t, 1, 1, 1)
+	f.fate = func(a Action) fakeFate { return fakeFate{silent: true} }
+	f.ask(1, 0, 1)
+	for range 3 {
+		f.run(f.now.Add(5 * ms))
+		f.step(f.workerUp(f.workers["w1"].spec))
+	}
+	f.fate = nil
+	f.step(f.workerUp(f.workers["w1"].spec))
+	f.run(Instant(time.Second))
+	if f.reasons[Done] != 1 || len(f.trials) > 0 {
+		t.Errorf("%d trials, requests: %v", len(f.trials), f.reasons)
+	}
+}
+
+// What runs beside a trial only happened to be there when its worker dies.
+func TestBystandersOfATrialAreTriedNext(t *testing.T) {
+	f := warmed(t, 2, 2, 2)
+	f.step(f.workerUp(Worker{Name: "w9", Devices: slices.Clone(f.workers["w1"].spec.Devices), Holds: []ModelID{1, 2}}))
+	f.kill(contains(1))
+	f.ask(1, 0, 100)
+	f.run(Instant(20 * ms))
+	f.ask(1, 0, 1)
+	for at := 20 * ms; at < 300*ms; at += ms {
+		id := RequestID(1000 + at/ms)
+		f.at(Instant(at), func() []Event { return []Event{f.submit(Request{ID: id, Model: 2, Rows: 1, Arrived: f.now})} })
+	}
+	f.run(Instant(2 * time.Second))
+	bystanders := 0
+	for id, r := range f.requests {
+		if id != 1 && r.deaths > 0 {
+			bystanders++
+		}
+	}
+	if f.deaths != 2 || f.reasons[Poisonous] != 1 || f.reasons[Done] != len(f.requests)-1 || bystanders == 0 {
+		t.Errorf("%d deaths, %d bystanders, requests: %v", f.deaths, bystanders, f.reasons)
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	names := make(map[string]bool)
+	for r := Done; r <= ModelStopped; r++ {
+		names[r.String()] = true
+	}
+	if len(names) != int(ModelStopped)+1 || names["unknown"] || !names["ModelStopped"] || (ModelStopped+1).String() != "unknown" {
+		t.Errorf("names: %v", names)
+	}
+}
+
+func TestResetEmptiesAllDecisions(t *testing.T) {
+	d := Decisions{make([]Action, 1), make([]Completion, 1), make([]Repair, 1), make([]ActionID, 1), make([]Blame, 1), 1}
+	d.Reset()
+	if n := len(d.Actions) + len(d.Completions) + len(d.Repairs) + len(d.Abandoned) + len(d.Blamed); n > 0 || d.Wake != 0 {
+		t.Errorf("%+v is left", d)
+	}
+}
+
+// Weights that kill were on their way to two workers. A request that the first
+// one died with is not tried on the second, which is about to die as well.
+func TestTrialKeepsAwayFromWhatElseIsSuspect(t *testing.T) {
+	f := warmed(t, 3, 1, 1)
+	m, profile := resnet(3, "V100")
+	f.models[3] = m
+	f.step(ModelAdded{&m}, ProfileChanged{&profile})
+	for _, name := range []string{"w1", "w2"} {
+		f.workers[name].spec.Holds = []ModelID{1, 3}
+		f.step(Held{name, []ModelID{1, 3}})
+	}
+	f.fate = func(a Action) fakeFate {
+		fate := fakeFate{duration: trueTime(a), dies: a.Kind == LoadWeights}
+		if fate.dies && a.Worker == "w2" {
+			fate.duration = 300 * ms
+		}
+		return fate
+	}
+	f.ask(3, 0, 30)
+	f.step()
+	f.run(Instant(7 * ms))
+	f.ask(1, 0, 1)
+	f.at(Instant(110*ms), func() []Event { return []Event{f.submit(Request{ID: 2, Model: 1, Rows: 1, Arrived: f.now})} })
+	f.workers["w3"].up = false
+	f.step(WorkerDown{Name: "w3"})
+	f.run(Instant(250 * ms))
+	if f.deaths != 1 || f.requests[1].deaths != 1 || f.reasons[Done] > 0 {
+		t.Fatalf("%d workers died, request 1 with %d, requests: %v", f.deaths, f.requests[1].deaths, f.reasons)
+	}
+	f.run(Instant(400 * ms))
+	spec := f.workers["w3"].spec
+	f.step(f.workerUp(spec))
+	f.run(Instant(time.Second))
+	if f.deaths != 2 || f.requests[1].deaths != 1 || f.reasons[Done] != 2 {
+		t.Errorf("%d workers died, request 1 with %d, requests: %v", f.deaths, f.requests[1].deaths, f.reasons)
+	}
+}

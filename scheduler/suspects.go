@@ -67,11 +67,8 @@ func (p *EDF) workerDied(name string, lost []*action) {
 		if a.Kind == EvictWeights {
 			continue
 		}
-		// Whatever was not on trial happened to be there, once more perhaps.
 		for _, r := range a.batch {
-			if a.trial || r.deaths == 0 {
-				r.deaths++
-			}
+			r.deaths++ // A second one is that of a trial: suspects run as nothing else.
 		}
 		p.suspect(a, name)
 	}

@@ -117,3 +117,18 @@ func TestSilentDeviceDoesNotLoop(t *testing.T) {
 		t.Errorf("%d actions, %d abandoned, wake at %v", f.actions, len(f.abandoned), time.Duration(f.wake))
 	}
 }
+
+// However far ahead devices are given work.
+func TestOverdueDeviceGetsNothingNew(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{ScheduleAhead: 2 * time.Second}), t.Fatalf)
+	s := resnets(1, 1, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	f.start(s)
+	f.fate = func(a Action) fakeFate { return fakeFate{silent: true} }
+	f.ask(1, 0, 1)
+	f.run(Instant(500 * ms))
+	f.ask(1, 0, 2)
+	if f.actions != 1 || len(f.abandoned) != 1 {
+		t.Errorf("%d actions, %d abandoned", f.actions, len(f.abandoned))
+	}
+}

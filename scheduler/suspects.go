@@ -29,7 +29,7 @@ type doubt struct {
 	since ActionID
 	// workers died with it.
 	workers []string
-	// tried is the request whose trial died, if one has.
+	// tried is the request whose trial died last, if one has.
 	tried RequestID
 	died  bool
 }
@@ -103,7 +103,7 @@ func (p *EDF) suspect(a *action, name string) {
 	d.level = max(d.level, suspectLoad)
 	if a.Kind == Infer {
 		d.level = suspectInfer
-		if a.trial && !d.died {
+		if a.trial {
 			d.died, d.tried = true, a.Requests[0]
 		}
 	}

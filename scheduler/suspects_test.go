@@ -608,23 +608,38 @@ func TestBlameNamesWorkersInOrder(t *testing.T) {
 
 // A device that is late seems to be free first. It is not waited for.
 func TestTrialIsNotKeptForALateDevice(t *testing.T) {
-	f := warmed(t, 4, 1, 2)
+	f := newFakeFleet(NewEDF(EDFOptions{SuspectSettle: 1}), t.Fatalf)
+	f.settle = 1
+	s := resnets(4, 2, 100)
+	for i := range s.Workers {
+		s.Workers[i].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}
+	}
+	s.Workers[0].Holds = []ModelID{1}
+	f.start(s)
 	f.fate = func(a Action) fakeFate {
 		return fakeFate{duration: trueTime(a), silent: a.Worker == "w2"}
 	}
+	f.flow(2, 1000, 4*ceiling, 100*ms, Instant(300*ms))
+	f.run(Instant(100 * ms))
 	f.ask(1, 0, 1)
-	f.ask(2, 0, 2)
-	f.flow(2, 1000, 3*ceiling, 100*ms, Instant(300*ms))
 	f.step(f.workerDown("w1", true))
-	var answered Instant
-	f.completed = func(r Request, c Completion) {
-		if r.ID == 1 {
-			answered = f.now
-		}
+	if f.requests[1].deaths != 1 || f.doubted[2] != innocent {
+		t.Fatalf("request 1 has %d deaths, model 2 is suspect: %v", f.requests[1].deaths, f.doubted[2] != innocent)
 	}
-	f.run(Instant(300 * ms))
-	if f.requests[1].deaths != 1 || answered == 0 || answered > Instant(150*ms) {
-		t.Errorf("after %d deaths it was answered at %v", f.requests[1].deaths, time.Duration(answered))
+	f.run(Instant(150 * ms))
+	if f.requests[1].completions != 1 {
+		t.Error("the suspect has not been answered")
+	}
+}
+
+// A verdict that the cluster has given is not given again.
+func TestStoppedModelIsNotBlamedAgain(t *testing.T) {
+	f := lostWith(t, 2)
+	f.kill(func(Action) bool { return true })
+	f.at(Instant(101*ms), func() []Event { return []Event{ModelBlamed{1, true}} })
+	f.run(Instant(200 * ms))
+	if f.deaths != 2 || len(f.trials) != 1 || len(f.blamed) > 0 || f.reasons[ModelStopped] != 1 {
+		t.Errorf("%d deaths, %d trials, blamed: %v, requests: %v", f.deaths, len(f.trials), f.blamed, f.reasons)
 	}
 }
 

@@ -25,9 +25,8 @@ func (w *worker) hangs() bool {
 	return slices.ContainsFunc(w.devices, func(d *device) bool { return d.execution.overdue })
 }
 
-// watch has the first action of a device looked after; to be called when the
-// device is given something. That another one is the first later on is noticed
-// when the one before it would have been overdue.
+// watch has the first action of a device looked after; to be called whenever
+// that is another one: it may be overdue before the one before it was to be over.
 func (p *EDF) watch(d *device) {
 	at := d.execution.overdueAt(p.options.ResultGrace)
 	if at != 0 && (p.overdue == 0 || at < p.overdue) {

@@ -15,6 +15,7 @@ func (p *EDF) finished(res *Result) {
 	switch a.Kind {
 	case Infer:
 		a.place.device.execution.remove(p.now, a)
+		p.watch(a.place.device)
 		a.place.running--
 		p.inferFinished(a, res)
 	case LoadWeights:

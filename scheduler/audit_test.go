@@ -39,3 +39,16 @@ func TestReportLeavesWhatIsHeld(t *testing.T) {
 		t.Errorf("%d actions, requests: %v", f.actions, f.reasons)
 	}
 }
+
+// Weights that nobody holds or wants leave no trace when they have gone.
+func TestReportForgetsPlaces(t *testing.T) {
+	p := NewEDF(EDFOptions{})
+	s := resnets(1, 2, 100)
+	s.Workers[0].Holds = []ModelID{1}
+	s.Workers[0].Devices[0].Resident = []Resident{{2, 7}}
+	var out Decisions
+	p.Step(0, []Event{Start{s}, Reported{&Worker{Name: "w1", Devices: []Device{{}}}}}, &out)
+	if d := p.devices[0]; len(out.Repairs) != 1 || len(d.places) != 1 || d.used != 0 {
+		t.Errorf("repaired %v, %d places and %d pages are left", out.Repairs, len(d.places), d.used)
+	}
+}

@@ -86,7 +86,7 @@ func (l *lane) lateAt(margin time.Duration) Instant {
 
 func (l *lane) late(now Instant, margin time.Duration) bool {
 	at := l.lateAt(margin)
-	return at != 0 && now >= at || l.overdue
+	return l.overdue || at != 0 && now >= at
 }
 
 // device is a device of a worker that is up, with a mirror of its pages.
@@ -103,11 +103,11 @@ type device struct {
 	places   []*place
 	resident []*place
 
-	execution lane
-	transfer  lane
-	loading   int // LoadWeights in transfer
 	// trying: a trial runs, alone. reserved: one will, once the lane is empty.
 	trying, reserved bool
+	execution        lane
+	transfer         lane
+	loading          int // LoadWeights in transfer
 }
 
 // fits says how many pages weights take, and whether that is possible at all.

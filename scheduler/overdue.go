@@ -26,7 +26,7 @@ func (w *worker) hangs() bool {
 }
 
 // watch has the first action of a device looked after; to be called whenever
-// that is another one.
+// that is another one: it may be overdue before the one before it was to be over.
 func (p *EDF) watch(d *device) {
 	at := d.execution.overdueAt(p.options.ResultGrace)
 	if at != 0 && (p.overdue == 0 || at < p.overdue) {

@@ -117,3 +117,35 @@ func TestSilentDeviceDoesNotLoop(t *testing.T) {
 		t.Errorf("%d actions, %d abandoned, wake at %v", f.actions, len(f.abandoned), time.Duration(f.wake))
 	}
 }
+
+// However far ahead devices are given work.
+func TestOverdueDeviceGetsNothingNew(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{ScheduleAhead: 2 * time.Second}), t.Fatalf)
+	s := resnets(1, 1, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	f.start(s)
+	f.fate = func(a Action) fakeFate { return fakeFate{silent: true} }
+	f.ask(1, 0, 1)
+	f.run(Instant(500 * ms))
+	f.ask(1, 0, 2)
+	if f.actions != 1 || len(f.abandoned) != 1 {
+		t.Errorf("%d actions, %d abandoned", f.actions, len(f.abandoned))
+	}
+}
+
+// A long batch is over early, and the short one behind it is not answered: that
+// is overdue before the long one would have been.
+func TestShortBatchBehindALongOneIsOverdue(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	s := resnets(1, 2, 100)
+	s.Profiles[0].Execution = []RowsTime{{16, 300 * ms}}
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}
+	f.start(s)
+	f.fate = func(a Action) fakeFate { return fakeFate{duration: ms, silent: a.Model == 2} }
+	f.ask(1, 0, 1)
+	f.ask(2, 0, 2)
+	f.run(Instant(450 * ms))
+	if f.reasons[Done] != 1 || len(f.abandoned) != 1 {
+		t.Errorf("%d abandoned, requests: %v", len(f.abandoned), f.reasons)
+	}
+}

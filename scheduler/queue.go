@@ -21,7 +21,7 @@ type request struct {
 	// deaths counts the workers that died with it; above 0 it is a suspect, and
 	// changes only while it does not wait. unanswered counts the devices that
 	// did not answer in time.
-	deaths, unanswered int
+	deaths, unanswered uint8
 	// waits: it is in a queue. over: it has been completed.
 	waits, over bool
 

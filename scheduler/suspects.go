@@ -29,7 +29,7 @@ type doubt struct {
 	since ActionID
 	// workers died with it.
 	workers []string
-	// tried is the request whose trial died, if one has.
+	// tried is the request whose trial died last, if one has.
 	tried RequestID
 	died  bool
 }
@@ -67,11 +67,8 @@ func (p *EDF) workerDied(name string, lost []*action) {
 		if a.Kind == EvictWeights {
 			continue
 		}
-		// Whatever was not on trial happened to be there, once more perhaps.
 		for _, r := range a.batch {
-			if a.trial || r.deaths == 0 {
-				r.deaths++
-			}
+			r.deaths++ // A second one is that of a trial: suspects run as nothing else.
 		}
 		p.suspect(a, name)
 	}
@@ -106,7 +103,7 @@ func (p *EDF) suspect(a *action, name string) {
 	d.level = max(d.level, suspectLoad)
 	if a.Kind == Infer {
 		d.level = suspectInfer
-		if a.trial && !d.died {
+		if a.trial {
 			d.died, d.tried = true, a.Requests[0]
 		}
 	}

@@ -507,3 +507,155 @@ func TestTrialKeepsAwayFromWhatElseIsSuspect(t *testing.T) {
 		t.Errorf("%d workers died, request 1 with %d, requests: %v", f.deaths, f.requests[1].deaths, f.reasons)
 	}
 }
+
+// The trial of the only request dies a second time: that says nothing of others.
+func TestOneRequestDoesNotConvictItsModel(t *testing.T) {
+	f := warmed(t, 5, 1, 1)
+	f.ask(1, 0, 100)
+	f.run(Instant(50 * ms))
+	f.kill(contains(1, 2))
+	f.ask(1, 0, 1)
+	f.run(Instant(60 * ms))
+	f.step(Cancel{1})
+	f.ask(1, 0, 2) // an innocent one, but that its model is suspect
+	f.run(Instant(time.Second))
+	if f.deaths != 3 || len(f.blamed) > 0 || f.reasons[Poisonous] != 1 {
+		t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
+	}
+}
+
+// Two requests of a model that has been cleared are tried at once, on workers
+// that die together: that is one event, and not evidence against the model.
+func TestTrialsThatDieTogetherDoNotConvictTheModel(t *testing.T) {
+	f := warmed(t, 4, 1, 1)
+	f.ask(1, 0, 100)
+	f.run(Instant(50 * ms))
+	f.ask(1, 0, 1, 2, 3)
+	f.step(f.workerDown("w1", true))
+	var dead []string
+	f.fate = func(a Action) fakeFate {
+		if contains(2, 3)(a) && len(dead) < 2 {
+			dead = append(dead, a.Worker)
+			if len(dead) == 2 {
+				f.after(ms, func() []Event { return []Event{f.workerDown(dead[0], true), f.workerDown(dead[1], true)} })
+			}
+		}
+		return fakeFate{duration: trueTime(a)}
+	}
+	f.run(Instant(time.Second))
+	f.ask(1, 0, 4)
+	f.run(Instant(2 * time.Second))
+	if f.deaths != 3 || len(f.blamed) > 0 || f.reasons[Done] != 3 {
+		t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
+	}
+}
+
+// The weights of a suspect model go to one device at a time, even when that one
+// is silent, and to none while a device has them.
+func TestSuspectModelIsNotSpread(t *testing.T) {
+	for _, cold := range []bool{true, false} {
+		s := resnets(4, 1, 100)
+		s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+		if !cold {
+			s.Workers[1].Devices[0].Resident = []Resident{{1, 7}}
+		}
+		f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+		f.start(s)
+		var loads []string
+		f.fate = func(a Action) fakeFate {
+			if a.Kind == LoadWeights {
+				loads = append(loads, a.Worker)
+			}
+			return fakeFate{duration: trueTime(a), silent: f.lastDeath > 0}
+		}
+		f.run(Instant(ms))
+		f.ask(1, 0, 1, 2, 3)
+		f.step(f.workerDown("w1", true))
+		loads = nil
+		f.run(Instant(102 * ms)) // The first trial runs, or the load.
+		f.step()
+		for cold && f.now < Instant(300*ms) {
+			f.run(f.now.Add(15 * ms))
+		}
+		if want := map[bool]int{true: 1, false: 0}[cold]; len(loads) != want || len(f.trials) != 1 {
+			t.Errorf("cold %v: loaded on %v, %d trials", cold, loads, len(f.trials))
+		}
+	}
+}
+
+func TestStoppedModelIsNotWarmed(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f.start(resnets(1, 1, 100))
+	f.step(f.submit(Request{ID: 1, Model: 1, Rows: 1, Deadline: Instant(5 * ms)}), ModelBlamed{1, true})
+	if f.actions > 0 || f.reasons[Infeasible] != 1 {
+		t.Errorf("%d actions, requests: %v", f.actions, f.reasons)
+	}
+}
+
+func TestBlameNamesWorkersInOrder(t *testing.T) {
+	f := warmed(t, 2, 1, 1)
+	f.kill(func(Action) bool { return true })
+	w1 := f.workers["w1"].spec
+	f.step(f.workerDown("w1", false))
+	f.ask(1, 0, 1)
+	f.run(Instant(10 * ms))
+	f.step(f.workerUp(w1))
+	f.run(Instant(200 * ms))
+	if len(f.blamed) != 1 || !slices.Equal(f.blamed[0].Workers, []string{"w1", "w2"}) {
+		t.Errorf("blamed: %v", f.blamed)
+	}
+}
+
+// A device that is late seems to be free first. It is not waited for.
+func TestTrialIsNotKeptForALateDevice(t *testing.T) {
+	f := newFakeFleet(NewEDF(EDFOptions{SuspectSettle: 1}), t.Fatalf)
+	f.settle = 1
+	s := resnets(4, 2, 100)
+	for i := range s.Workers {
+		s.Workers[i].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}
+	}
+	s.Workers[0].Holds = []ModelID{1}
+	f.start(s)
+	f.fate = func(a Action) fakeFate {
+		return fakeFate{duration: trueTime(a), silent: a.Worker == "w2"}
+	}
+	f.flow(2, 1000, 4*ceiling, 100*ms, Instant(300*ms))
+	f.run(Instant(100 * ms))
+	f.ask(1, 0, 1)
+	f.step(f.workerDown("w1", true))
+	if f.requests[1].deaths != 1 || f.doubted[2] != innocent {
+		t.Fatalf("request 1 has %d deaths, model 2 is suspect: %v", f.requests[1].deaths, f.doubted[2] != innocent)
+	}
+	f.run(Instant(150 * ms))
+	if f.requests[1].completions != 1 {
+		t.Error("the suspect has not been answered")
+	}
+}
+
+// A verdict that the cluster has given is not given again.
+func TestStoppedModelIsNotBlamedAgain(t *testing.T) {
+	f := lostWith(t, 2)
+	f.kill(func(Action) bool { return true })
+	f.at(Instant(101*ms), func() []Event { return []Event{ModelBlamed{1, true}} })
+	f.run(Instant(200 * ms))
+	if f.deaths != 2 || len(f.trials) != 1 || len(f.blamed) > 0 || f.reasons[ModelStopped] != 1 {
+		t.Errorf("%d deaths, %d trials, blamed: %v, requests: %v", f.deaths, len(f.trials), f.blamed, f.reasons)
+	}
+}
+
+func TestMostUrgentSuspectIsTriedFirst(t *testing.T) {
+	f := warmed(t, 2, 1, 2)
+	f.step(f.submit(Request{ID: 1, Model: 1, Rows: 1, Deadline: Instant(2 * time.Second)}),
+		f.submit(Request{ID: 2, Model: 2, Rows: 1, Deadline: Instant(time.Second)}))
+	f.step(f.workerDown("w1", true))
+	spec := f.workers["w2"].spec
+	f.step(f.workerDown("w2", true))
+	f.run(Instant(ms))
+	f.step(f.workerUp(spec))
+	var order []RequestID
+	f.completed = func(r Request, c Completion) { order = append(order, r.ID) }
+	f.run(Instant(time.Second))
+	if !slices.Equal(order, []RequestID{2, 1}) || len(f.trials) != 2 {
+		t.Errorf("requests %v were answered in this order, by %d trials", order, len(f.trials))
+	}
+}

@@ -30,9 +30,9 @@ type EDFOptions struct {
 	// ResultGrace: a result is overdue when it is later than expected by this
 	// and by three times what the action was to take. Default 400 ms.
 	ResultGrace time.Duration
-	// SuspectSettle is how long after the death of a worker one that has not
-	// been heard of since is not given what may have killed the other: they
-	// may have died together. Default 100 ms.
+	// SuspectSettle is how long after the death of a worker what may have killed
+	// it is not given to another one, and for how long a further death proves
+	// nothing: they may have died together. Default 100 ms.
 	SuspectSettle time.Duration
 }
 
@@ -86,13 +86,15 @@ func NewEDF(options EDFOptions) *EDF {
 	options.MaxBackOff = max(options.BackOff, cmp.Or(options.MaxBackOff, time.Second))
 	options.ResultGrace = cmp.Or(options.ResultGrace, 400*time.Millisecond)
 	options.SuspectSettle = cmp.Or(options.SuspectSettle, 100*time.Millisecond)
-	return &EDF{
+	p := &EDF{
 		options:  options,
 		models:   make(map[ModelID]*model),
 		requests: make(map[RequestID]*request),
 		actions:  make(map[ActionID]*action),
 		gone:     make(map[ModelID]bool),
 	}
+	p.lastDeath = -Instant(options.SuspectSettle)
+	return p
 }
 
 // Step implements Policy.

@@ -90,6 +90,7 @@ func (f *fakeFleet) left(a Action) (requests []*fakeRequest) {
 
 // lose is for a worker that is gone.
 func (f *fakeFleet) lose(w *fakeWorker, died bool) {
+	proof := f.deaths == 0 || f.now >= f.lastDeath.Add(f.settle)
 	if died {
 		f.deaths++
 		f.lastDeath = f.now
@@ -102,14 +103,14 @@ func (f *fakeFleet) lose(w *fakeWorker, died bool) {
 			}
 			of, trial := f.trials[a.ID]
 			for _, r := range requests {
-				if r.completions == 0 && (trial || r.deaths == 0) {
+				if r.completions == 0 && (trial && proof || r.deaths == 0) {
 					r.deaths++
 					if r.deaths > 1 {
 						f.condemned = append(f.condemned, r.ID)
 					}
 				}
 			}
-			f.convictable[a.Model] = f.convictable[a.Model] || of
+			f.convictable[a.Model] = f.convictable[a.Model] || of && proof
 			level := suspectInfer
 			if a.Kind == LoadWeights {
 				level = suspectLoad
@@ -242,9 +243,19 @@ func (f *fakeFleet) checkRisk(a Action, w *fakeWorker) {
 			}
 		}
 	}
-	if w.heard <= f.lastDeath && f.now < f.lastDeath.Add(f.settle) {
+	if f.now < f.lastDeath.Add(f.settle) && (w.heard <= f.lastDeath || f.couldWait(a)) {
 		f.fatalf("the trial #%d is on %s, which may have died with another", a.ID, w.spec.Name)
 	}
+}
+
+// couldWait says that an action would still be in time if it waited until the last
+// death has settled.
+func (f *fakeFleet) couldWait(a Action) bool {
+	if a.Kind != Infer {
+		return true
+	}
+	deadline := f.requests[a.Requests[0]].Deadline
+	return deadline == 0 || f.lastDeath.Add(f.settle).Add(a.Expected+f.lag) <= deadline
 }
 
 func (f *fakeFleet) checkTrial(a Action, w *fakeWorker, d *fakeDevice) {

@@ -36,7 +36,7 @@ type doubt struct {
 
 // suspects is what a policy keeps for trials.
 type suspects struct {
-	lastDeath  Instant     // of a worker
+	lastDeath  Instant     // of a worker; before the first, one that has settled
 	wary       []*model    // which are suspect, or have suspects waiting
 	reserved   []*device   // renewed at each step
 	candidates []candidate // scratch
@@ -54,12 +54,15 @@ func (m *model) arrives() bool {
 	return slices.ContainsFunc(m.places, func(pl *place) bool { return pl.state == arriving })
 }
 
-// workerDied suspects what a worker died with, or finds it guilty.
+// workerDied suspects what a worker died with, or finds it guilty. A death right
+// behind another one proves nothing: workers of one machine die together, and so
+// do those that somebody kills one after the other.
 func (p *EDF) workerDied(name string, lost []*action) {
+	proof := p.now >= p.settled()
 	p.lastDeath = p.now
 	var guilty *model
 	for _, a := range lost {
-		if p.convicts(a) {
+		if proof && p.convicts(a) {
 			guilty = a.place.model
 		}
 	}
@@ -68,9 +71,11 @@ func (p *EDF) workerDied(name string, lost []*action) {
 			continue
 		}
 		for _, r := range a.batch {
-			r.deaths++ // A second one is that of a trial: suspects run as nothing else.
+			if r.deaths == 0 || proof {
+				r.deaths++ // A second one is that of a trial: suspects run as nothing else.
+			}
 		}
-		p.suspect(a, name)
+		p.suspect(a, name, a.trial && proof)
 	}
 	if guilty != nil {
 		slices.Sort(guilty.doubt.workers)
@@ -90,8 +95,9 @@ func (p *EDF) convicts(a *action) bool {
 	return a.Kind == LoadWeights || !m.answered || m.doubt.died && m.doubt.tried != a.Requests[0]
 }
 
-// suspect doubts the model of an action that a worker died with.
-func (p *EDF) suspect(a *action, name string) {
+// suspect doubts the model of an action that a worker died with. tried says that
+// it was a trial whose end counts.
+func (p *EDF) suspect(a *action, name string, tried bool) {
 	m := a.place.model
 	d := &m.doubt
 	if d.level == innocent {
@@ -103,7 +109,7 @@ func (p *EDF) suspect(a *action, name string) {
 	d.level = max(d.level, suspectLoad)
 	if a.Kind == Infer {
 		d.level = suspectInfer
-		if a.trial {
+		if tried {
 			d.died, d.tried = true, a.Requests[0]
 		}
 	}
@@ -219,7 +225,7 @@ func (p *EDF) tryOut(c candidate) bool {
 			continue
 		}
 		r := p.trialAt(pl, c)
-		if r == nil {
+		if r == nil || !p.mayRisk(pl.device.host, p.cannotWait(pl, r)) {
 			continue
 		}
 		if at != nil {
@@ -262,23 +268,33 @@ func (p *EDF) mayTry(pl *place) bool {
 		p.wakeAt(pl.backOff.until)
 		return false
 	}
-	return p.mayRisk(pl.device.host)
+	return true
 }
 
 // mayRisk says whether something that may kill it can be sent to a worker: it
-// has nothing of that sort yet, and did not die with the last one that died.
-// Workers of one machine can die at once, and their connections break one
-// after the other; no request is to be lost twice by that.
-func (p *EDF) mayRisk(w *worker) bool {
+// has nothing of that sort yet, and the last death was some time ago. Workers of
+// one machine can die at once, and their connections break one after the other;
+// no request is to be lost twice by that. What cannot wait goes to a worker that
+// has given a result since.
+func (p *EDF) mayRisk(w *worker, cannotWait bool) bool {
 	if w.trials > 0 || w.reserved || w.endangered() {
 		return false
 	}
-	settled := p.lastDeath.Add(p.options.SuspectSettle)
-	if w.heard <= p.lastDeath && p.now < settled {
+	settled := p.settled()
+	if p.now < settled && !(cannotWait && w.heard > p.lastDeath) {
 		p.wakeAt(settled)
 		return false
 	}
 	return true
+}
+
+// settled is when all that died with the last worker that died has been heard of.
+func (p *EDF) settled() Instant { return p.lastDeath.Add(p.options.SuspectSettle) }
+
+// cannotWait says that a request would be too late if it waited for that.
+func (p *EDF) cannotWait(pl *place, r *request) bool {
+	start := max(p.settled(), pl.device.execution.free(p.now))
+	return r.Deadline != 0 && start.Add(pl.timing.execution(p.now, r.rows)+p.options.NetworkLag) > r.Deadline
 }
 
 // endangered says that the worker has got actions of a model before that was

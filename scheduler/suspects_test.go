@@ -545,7 +545,7 @@ func TestTrialsThatDieTogetherDoNotConvictTheModel(t *testing.T) {
 	f.run(Instant(time.Second))
 	f.ask(1, 0, 4)
 	f.run(Instant(2 * time.Second))
-	if f.deaths != 3 || len(f.blamed) > 0 || f.reasons[Done] != 3 {
+	if f.deaths != 3 || len(f.blamed) > 0 || f.reasons[Done] != 4 || f.reasons[Poisonous] != 1 {
 		t.Errorf("%d deaths, blamed: %v, requests: %v", f.deaths, f.blamed, f.reasons)
 	}
 }

@@ -149,7 +149,7 @@ func (p *EDF) load(n demand) {
 			ready.Add(pl.timing.execution(p.now, 1)+p.options.NetworkLag) > n.last {
 			continue
 		}
-		if suspect && !p.mayRisk(d.host) {
+		if suspect && !p.mayRisk(d.host, false) {
 			continue
 		}
 		victims, ok := p.victims(pl, n)

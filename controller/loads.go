@@ -112,11 +112,11 @@ func (k *coordinator) unwanted(s *fsm.State, w *connection, id uint64) bool {
 	switch {
 	case m == nil || record.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_EVICTED:
 		return true
-	case record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || m.Copies == 0 || m.Blame != "" || s.Missing(m) > 0:
+	case k.plan.wants(w.name, id) || record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || m.Copies == 0 || m.Blame != "" || s.Missing(m) > 0:
 		return false
 	}
 	for _, t := range s.Targets(m) {
-		if t.Name == w.name || s.Holding(id, t.Name).GetStatus() != logpb.HoldingStatus_HOLDING_STATUS_LOADED || !k.up(t.Name, id) {
+		if s.Holding(id, t.Name).GetStatus() != logpb.HoldingStatus_HOLDING_STATUS_LOADED || !k.up(t.Name, id) {
 			return false
 		}
 	}

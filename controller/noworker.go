@@ -56,7 +56,7 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	var takesWork []*logpb.Worker
 	var away []string
 	for _, w := range loaded {
-		if why := idle(w, live); why != "" {
+		if why := idle(w, live); why != "" && !handsOver(w, live) {
 			away = append(away, w.Name+" "+why)
 			continue
 		}
@@ -163,6 +163,12 @@ func idle(w *logpb.Worker, live liveWorkers) string {
 		return fmt.Sprintf("is in quarantine for another %v (%s)", time.Duration(l.QuarantinedNs).Round(time.Second), l.QuarantineReason)
 	}
 	return ""
+}
+
+// handsOver says whether a worker drains and still serves what nobody else does.
+func handsOver(w *logpb.Worker, live liveWorkers) bool {
+	l := live[w.GetName()]
+	return w.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_DRAINING && (live == nil || l.GetConnected() && !l.GetLeaving() && l.GetQuarantinedNs() == 0)
 }
 
 // enumerate joins a few of many phrases.

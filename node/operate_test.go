@@ -182,6 +182,9 @@ func TestADrainEndsWithItsDeadline(t *testing.T) {
 		if err := ask(context.Background(), c.inference("c1"), within(image("resnet18", 1), time.Second)); err != nil {
 			t.Errorf("before the deadline of the drain: %v", err)
 		}
+		if m := c.model("c2", "resnet18"); m.Code != "" {
+			t.Errorf("it is served, and its status says %v", m)
+		}
 		c.eventually(4*time.Second, "w1 leaves", func() error {
 			if w := c.worker(leader, "w1"); w != nil {
 				return fmt.Errorf("%v", w)

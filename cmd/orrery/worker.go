@@ -232,10 +232,26 @@ func workerProblem(live *controlpb.WorkerLive) string {
 	switch {
 	case live.GetQuarantinedNs() > 0:
 		return fmt.Sprintf("in quarantine for another %s: %s", short(time.Duration(live.QuarantinedNs)), live.QuarantineReason)
+	case stuck(live) != "":
+		return stuck(live)
 	case live.GetTwin() != "":
 		return "a second worker of this name was refused, at " + live.Twin
 	}
 	return live.GetError()
+}
+
+// stuckAfter is how long a device may execute one thing before that is worth
+// telling.
+const stuckAfter = 10 * time.Second
+
+// stuck names a device that has been executing one thing for long.
+func stuck(live *controlpb.WorkerLive) string {
+	for _, d := range live.GetDevices() {
+		if d.ExecutingNs > int64(stuckAfter) {
+			return fmt.Sprintf("device %d has been executing %s for %s", d.Index, d.Executing, short(time.Duration(d.ExecutingNs)))
+		}
+	}
+	return ""
 }
 
 // showWorker prints one worker, a line for each thing that is known.

@@ -176,7 +176,7 @@ func badRequests(good *inferencepb.ModelInferRequest) []badRequest {
 		{"UnknownVersion", change(func(r *inferencepb.ModelInferRequest) { r.ModelVersion = "7" }),
 			codes.NotFound, errs.UnknownModel, []string{`"7"`}},
 		{"ModelThatFailedToLoad", change(func(r *inferencepb.ModelInferRequest) { r.ModelName = "not-onnx" }),
-			codes.FailedPrecondition, errs.NotLoaded, []string{"not-onnx"}},
+			codes.FailedPrecondition, errs.LoadFailed, []string{"not-onnx"}},
 		invalid("Shape", func(r *inferencepb.ModelInferRequest) { r.Inputs[0].Shape = []int64{1, 14, 56} }, "[1 14 56]", "[-1 28 28]"),
 		invalid("NegativeShape", func(r *inferencepb.ModelInferRequest) { r.Inputs[0].Shape = []int64{1, -28, -28} }, "-28"),
 		invalid("NoRows", func(r *inferencepb.ModelInferRequest) {

@@ -97,7 +97,7 @@ func failures(models []*controlpb.ModelStatus) error {
 	}
 	switch {
 	case all == 0:
-		return errors.New("no worker was chosen: none has the engine and the labels that are asked for; see `orrery worker list`")
+		return fmt.Errorf("no worker was chosen: %s; %s", models[0].GetReason(), models[0].GetAdvice())
 	case failed > 0:
 		return fmt.Errorf("%d of %d copies failed to load; mend the cause, then unload and load again", failed, all)
 	}

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -152,6 +153,51 @@ func TestAConnectionToAMachineThatHasVanishedIsClosedAtOnce(t *testing.T) {
 		}
 		if _, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{}); err == nil {
 			t.Error("a call on a closed connection")
+		}
+	})
+}
+
+// The first attempt hangs, as on a network that was cut; one beside it succeeds,
+// and what comes of the first later is closed.
+func TestInsistentTriesAgainBesideAnAttemptThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var attempts atomic.Int32
+		late, other := net.Pipe()
+		dial := rpc.Insistent(func(ctx context.Context, _ string) (net.Conn, error) {
+			if attempts.Add(1) == 1 {
+				<-ctx.Done()
+				return late, nil // it came all the same
+			}
+			conn, _ := net.Pipe()
+			return conn, nil
+		})
+		began := time.Now()
+		conn, err := dial(t.Context(), "a:1")
+		if err != nil || time.Since(began) != 200*time.Millisecond || attempts.Load() != 2 {
+			t.Errorf("after %v and %d attempts: %v", time.Since(began), attempts.Load(), err)
+		}
+		_ = conn.Close()
+		if _, err := other.Write([]byte("x")); err == nil {
+			t.Error("the late connection is open")
+		}
+	})
+}
+
+func TestInsistentGivesUpAtOnceWhenRefusedAndWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := errors.New("refused")
+		began := time.Now()
+		if _, err := rpc.Insistent(func(context.Context, string) (net.Conn, error) { return nil, refused })(t.Context(), "a:1"); err != refused {
+			t.Errorf("got %v", err)
+		}
+		if time.Since(began) > 0 {
+			t.Errorf("after %v", time.Since(began))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := rpc.Insistent(func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() })(ctx, "a:1")
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})
 }

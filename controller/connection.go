@@ -35,34 +35,16 @@ type connection struct {
 	addresses []string
 	next      int
 
-	// session is nil while none is open.
-	session *session
-	// report is the newest; the first one opened the session.
-	report *sessionpb.Report
-	// held is what the worker's host memory holds, by model id: the mirror of
-	// what the worker knows.
-	held map[uint64]*held
-	// notBefore is when a load or unload that was put off may be tried again.
-	notBefore map[uint64]time.Time
-	// loading counts the loads in flight, alone is a model that is loaded or
-	// measured while nothing else is, because it is suspected; 0: none.
-	loading int
-	alone   uint64
+	// visit is the present session, or what is left of the last one.
+	visit
 	// committing says that a command about this worker is being committed.
 	committing bool
 	// registeredAt is when the last registration was.
 	registeredAt time.Time
-	// registered says that this session's incarnation is registered and has
-	// been told so.
-	registered bool
-	// up says that the scheduler has the worker, with just these models.
-	up       bool
-	upModels []uint64
-	// profiling says that a device of the worker is being measured, and with which
-	// model.
-	profiling map[uint32]uint64
-	// answered says that a first attempt to connect has ended.
+	// answered says that a first attempt to connect has ended; err is why the last
+	// one failed, or why the last session broke.
 	answered bool
+	err      error
 	// since is when the worker was last registered and connected, or when the
 	// leader first heard of it.
 	since time.Time
@@ -70,17 +52,41 @@ type connection struct {
 	// them found the port closed: the process is gone, not just silent.
 	attempts      int
 	nobodyListens bool
-	err           error
 	// left is an incarnation that said that it would end.
 	left string
+
+	health health
+	twins  twins
+}
+
+// visit is what belongs to one session, and begins anew with the next.
+type visit struct {
+	// session is nil while none is open.
+	session *session
+	// report is the newest; the first one opened the session.
+	report *sessionpb.Report
+	// registered says that this session's incarnation is registered and has been
+	// told so.
+	registered bool
+	// up says that the scheduler has the worker, with just these models.
+	up       bool
+	upModels []uint64
+	// held is what the worker's host memory holds, by model id: the mirror of
+	// what the worker knows.
+	held map[uint64]*held
+	// notBefore is when a load or unload that was put off may be tried again.
+	notBefore map[uint64]time.Time
+	// loading counts the loads in flight; profiling are the models that are being
+	// measured, by device; alone is one that is loaded or measured while nothing
+	// else is, because it is suspected, 0 for none.
+	loading   int
+	profiling map[uint32]uint64
+	alone     uint64
 	// leaveAsked is when a drained worker was asked to.
 	leaveAsked time.Time
 	// asked is when a report was asked for, repairs what was found to differ.
 	asked   time.Time
 	repairs uint64
-
-	health health
-	twins  twins
 }
 
 // held is one model in a worker's host memory.
@@ -184,11 +190,11 @@ func (k *coordinator) sessionOptions(worker, address string) sessionOptions {
 // connected takes in a new session.
 func (k *coordinator) connected(w *connection, s *session) {
 	report := s.first
-	w.session, w.report, w.answered, w.err = s, report, true, nil
-	w.registered, w.up, w.upModels = false, false, nil
-	w.held, w.loading, w.alone, w.profiling = map[uint64]*held{}, 0, 0, map[uint32]uint64{}
-	w.notBefore = map[uint64]time.Time{}
-	w.leaveAsked, w.asked, w.repairs = time.Time{}, time.Now(), 0
+	w.answered, w.err = true, nil
+	w.visit = visit{
+		session: s, report: report, asked: time.Now(),
+		held: map[uint64]*held{}, notBefore: map[uint64]time.Time{}, profiling: map[uint32]uint64{},
+	}
 	for _, m := range report.Models {
 		if m.Status != logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 			w.held[m.ModelId] = &held{status: m.Status, info: m.Info, err: m.Error, loadNs: m.LoadNs}

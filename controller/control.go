@@ -154,7 +154,7 @@ func (s *controlService) ListWorkers(ctx context.Context, r *controlpb.ListWorke
 			if r.Name != "" && r.Name != w.Name {
 				continue
 			}
-			info := &controlpb.WorkerInfo{Worker: w, Live: live[w.Name]}
+			info := &controlpb.WorkerInfo{Worker: w, Live: live[w.Name], State: workerState(w, live)}
 			if info.Live == nil {
 				info.Live = &controlpb.WorkerLive{Name: w.Name, Error: "the leader was not asked"}
 			}

@@ -86,7 +86,7 @@ func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 
 // workerStates counts the registered workers by what they do.
 func (c *Controller) workerStates() map[string]float64 {
-	states := map[string]float64{"ready": 0, "away": 0, "quarantined": 0, "cordoned": 0, "draining": 0, "evicted": 0, "lost": 0}
+	states := map[string]float64{"ready": 0, "trial": 0, "away": 0, "leaving": 0, "quarantined": 0, "cordoned": 0, "draining": 0, "evicted": 0, "lost": 0}
 	var live liveWorkers
 	if t := c.term.Load(); t != nil {
 		live = t.coordinator.workers()

@@ -9,7 +9,7 @@ import (
 
 // busy is a worker that is loading some models and measuring others.
 func busy(name string, loading, profiling []uint64) *connection {
-	w := &connection{name: name, held: map[uint64]*held{}, profiling: map[uint32]uint64{}, loading: len(loading)}
+	w := &connection{name: name, visit: visit{held: map[uint64]*held{}, profiling: map[uint32]uint64{}, loading: len(loading)}}
 	for _, id := range loading {
 		w.held[id] = &held{status: logpb.HoldingStatus_HOLDING_STATUS_PENDING, loading: true}
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/orrery-project/orrery/internal/errs"
+	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/link"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/internal/testnet"
@@ -73,7 +77,9 @@ type fake struct {
 
 	mu     sync.Mutex
 	loaded *logpb.LoadModel
-	asked  int
+	// statuses are the changes of workers that were asked for.
+	statuses []string
+	asked    int
 	// held are the replies to requests that came while hold was set.
 	held []func()
 	hold bool
@@ -103,8 +109,44 @@ func (f *fake) ClusterStatus(context.Context, *controlpb.ClusterStatusRequest) (
 	return f.status, nil
 }
 
-func (f *fake) ListWorkers(context.Context, *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
-	return &controlpb.ListWorkersResponse{Workers: f.workers}, nil
+// ListWorkers forgets a worker that drains once it has been shown.
+func (f *fake) ListWorkers(_ context.Context, r *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &controlpb.ListWorkersResponse{}
+	for _, w := range f.workers {
+		if r.Name == "" || r.Name == w.Worker.Name {
+			answer.Workers = append(answer.Workers, proto.CloneOf(w))
+		}
+	}
+	f.workers = slices.DeleteFunc(f.workers, func(w *controlpb.WorkerInfo) bool {
+		return w.Worker.Status == logpb.WorkerStatus_WORKER_STATUS_DRAINING
+	})
+	return answer, nil
+}
+
+func (f *fake) SetWorkerStatus(_ context.Context, r *controlpb.SetWorkerStatusRequest) (*controlpb.SetWorkerStatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.statuses = append(f.statuses, fmt.Sprintf("%s %v %v", r.Name, r.Status, time.Duration(r.DrainForNs)))
+	for _, w := range f.workers {
+		if w.Worker.Name == r.Name {
+			w.Worker.Status = r.Status
+			return &controlpb.SetWorkerStatusResponse{Worker: proto.CloneOf(w.Worker)}, nil
+		}
+	}
+	return nil, grpcerr.Status(errs.New(errs.UnknownWorker, "no worker %q is registered", r.Name))
+}
+
+func (f *fake) RemoveWorker(_ context.Context, r *controlpb.RemoveWorkerRequest) (*controlpb.RemoveWorkerResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.statuses = append(f.statuses, r.Name+" removed")
+	return &controlpb.RemoveWorkerResponse{}, nil
+}
+
+func (f *fake) ResumeModel(_ context.Context, r *controlpb.ResumeModelRequest) (*controlpb.ResumeModelResponse, error) {
+	return &controlpb.ResumeModelResponse{ModelIds: map[string][]uint64{"fashion-mlp": {1}}[r.Name]}, nil
 }
 
 func (f *fake) ListModels(context.Context, *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
@@ -191,10 +233,28 @@ func answers() *fake {
 		},
 		workers: []*controlpb.WorkerInfo{
 			{
-				Worker: &logpb.Worker{Name: "w1", Devices: []*logpb.Device{{Kind: "cpu"}}, Engines: []*logpb.Engine{{Name: "gomlx"}}},
-				Live:   &controlpb.WorkerLive{Connected: true, LastHeartbeatAgoNs: 12 * ms, QueueLength: 3, FreePages: 30, Pages: 32}, Models: []string{"fashion-mlp"},
+				Worker: &logpb.Worker{
+					Name: "w1", Incarnation: "A1", SessionAddress: "10.0.0.11:8020", Speed: 1.5, RegisteredUnixNs: 1_800_000_000_000_000_000,
+					Devices: []*logpb.Device{{Kind: "cpu"}}, Engines: []*logpb.Engine{{Name: "gomlx", Version: "0.27"}},
+					Labels: []*logpb.Label{{Key: "zone", Value: "a"}},
+				},
+				Live: &controlpb.WorkerLive{
+					Connected: true, LastHeartbeatAgoNs: 12 * ms, QueueLength: 3, FreePages: 30, Pages: 32, RoundTripNs: ms / 5, ClockOffsetNs: -90 * 60_000 * ms,
+					Devices: []*controlpb.DeviceLive{{
+						Kind: "cpu", Queued: 3, FreePages: 30, Pages: 32, Executing: "fashion-mlp", ExecutingNs: 2 * ms, Resident: []string{"fashion-mlp"},
+					}},
+				},
+				Models: []string{"a", "b", "c", "d", "fashion-mlp"}, State: "ready",
 			},
-			{Worker: &logpb.Worker{Name: "w2", Status: logpb.WorkerStatus_WORKER_STATUS_LOST}, Live: &controlpb.WorkerLive{Error: "connection refused"}},
+			{Worker: &logpb.Worker{Name: "w2", Status: logpb.WorkerStatus_WORKER_STATUS_LOST}, Live: &controlpb.WorkerLive{Error: "connection refused"}, State: "lost"},
+			{
+				Worker: &logpb.Worker{Name: "w3"}, State: "quarantined",
+				Live: &controlpb.WorkerLive{Connected: true, QuarantinedNs: 7000 * ms, QuarantineReason: "its sessions break"},
+			},
+			{Worker: &logpb.Worker{Name: "w4"}, State: "ready", Live: &controlpb.WorkerLive{Connected: true, Twin: "10.0.0.99:8020 (incarnation B2)"}},
+			{Worker: &logpb.Worker{Name: "w5"}, State: "ready", Live: &controlpb.WorkerLive{
+				Connected: true, Devices: []*controlpb.DeviceLive{{Index: 1, Executing: "slow", ExecutingNs: 90_000 * ms}},
+			}},
 		},
 		models: []*controlpb.ModelStatus{{
 			Model: model,

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/orrery-project/orrery/client"
 	"github.com/orrery-project/orrery/internal/testnet"
 	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -18,9 +19,12 @@ var environ = []string{"HOME=/", "ORRERY_CONTROL=nobody:1,c:1", "ORRERY_INFERENC
 
 func TestTables(t *testing.T) {
 	n := testnet.New()
-	answers().start(t, n)
+	f := answers()
+	f.start(t, n)
 	var all strings.Builder
-	for _, line := range []string{"model list", "model status fashion-mlp", "model unload fashion-mlp", "worker list", "cluster status"} {
+	for _, line := range []string{"model list", "model status fashion-mlp", "model unload fashion-mlp", "worker list", "worker status w1",
+		"worker cordon w2", "worker evict w2", "worker resume w2", "worker remove w2", "worker drain w3 --deadline 90s", "worker drain w4 --wait=false",
+		"model resume fashion-mlp", "model resume other", "cluster status"} {
 		o := execute(t, n, environ, strings.Fields(line)...)
 		if o.status != 0 || o.err != "" {
 			t.Errorf("%s: %+v", line, o)
@@ -28,6 +32,50 @@ func TestTables(t *testing.T) {
 		fmt.Fprintf(&all, "$ orrery %s\n%s\n", line, o.out)
 	}
 	golden(t, "tables.txt", all.String())
+	want := []string{
+		"w2 WORKER_STATUS_CORDONED 0s", "w2 WORKER_STATUS_EVICTED 0s", "w2 WORKER_STATUS_READY 0s", "w2 removed",
+		"w3 WORKER_STATUS_DRAINING 1m30s", "w4 WORKER_STATUS_DRAINING 5m0s",
+	}
+	if diff := cmp.Diff(want, f.statuses); diff != "" {
+		t.Errorf("asked of the cluster: %s", diff)
+	}
+}
+
+// A drain that somebody calls off is no success.
+func TestADrainThatIsCalledOff(t *testing.T) {
+	n := testnet.New()
+	f := answers()
+	f.start(t, n)
+	f.workers[0].Worker.Incarnation = "A1"
+	q := &query{app: &app{dial: n.Host("operator").Dial}}
+	var err error
+	if q.Client, err = client.New(client.Options{Control: []string{"c:1"}, Dial: q.dial, Name: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	defer q.Client.Close()
+	err = q.awaitDrained(t.Context(), &logpb.Worker{Name: "w1", Incarnation: "A1"})
+	if err == nil || !strings.Contains(err.Error(), "does not drain any more: it is ready") {
+		t.Errorf("got %v", err)
+	}
+	if err := q.awaitDrained(t.Context(), &logpb.Worker{Name: "w1", Incarnation: "A0"}); err != nil {
+		t.Errorf("it was restarted meanwhile: %v", err)
+	}
+}
+
+func TestWorkerCommandsRefuseBadInput(t *testing.T) {
+	n := testnet.New()
+	answers().start(t, n)
+	for line, words := range map[string]string{
+		"worker drain w1 --deadline -1s": "can't be negative",
+		"worker drain":                   "accepts 1 arg",
+		"worker cordon w9":               `no worker "w9"`,
+		"worker status":                  "accepts 1 arg",
+	} {
+		o := execute(t, n, environ, strings.Fields(line)...)
+		if o.status == 0 || !strings.Contains(o.err, words) {
+			t.Errorf("%s: %+v", line, o)
+		}
+	}
 }
 
 func TestJSON(t *testing.T) {

@@ -189,13 +189,18 @@ func workersTable(w io.Writer, workers []*controlpb.WorkerInfo) {
 		}
 		heard, queue, pages := "", "", ""
 		if live.Connected {
-			heard = short(time.Duration(live.LastHeartbeatAgoNs)) + " ago"
+			heard = ago(live)
 			queue = strconv.Itoa(int(live.QueueLength))
 			pages = fmt.Sprintf("%d/%d", live.FreePages, live.Pages)
 		}
-		t.row(worker.GetName(), workerStatus(worker, live), worker.GetSessionAddress(), speed(worker), heard, queue, pages,
+		t.row(worker.GetName(), info.State, worker.GetSessionAddress(), speed(worker), heard, queue, pages,
 			few(devices), strings.Join(engines, ","), few(info.Models), workerProblem(live))
 	}
+}
+
+// ago is when a connected worker was last heard.
+func ago(live *controlpb.WorkerLive) string {
+	return short(max(time.Duration(live.GetLastHeartbeatAgoNs()), time.Microsecond)) + " ago"
 }
 
 // few lists names, but not many of them.
@@ -208,24 +213,6 @@ func few(names []string) string {
 }
 
 func speed(w *logpb.Worker) string { return strconv.FormatFloat(w.GetSpeed(), 'g', 3, 64) }
-
-// workerStatus is one word for what the registry and the leader say.
-func workerStatus(w *logpb.Worker, live *controlpb.WorkerLive) string {
-	if w.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
-		return word(w.GetStatus(), "WORKER_STATUS_")
-	}
-	switch {
-	case live.GetQuarantinedNs() > 0:
-		return "quarantined"
-	case !live.GetConnected():
-		return "away"
-	case live.GetLeaving():
-		return "leaving"
-	case live.GetOnTrial():
-		return "trial"
-	}
-	return "ready"
-}
 
 // workerProblem is what an operator should know first.
 func workerProblem(live *controlpb.WorkerLive) string {
@@ -259,7 +246,7 @@ func showWorker(w io.Writer, info *controlpb.WorkerInfo) {
 	worker, live := info.Worker, cmp.Or(info.Live, &controlpb.WorkerLive{})
 	t := newTable(w)
 	t.row("name", worker.GetName())
-	t.row("status", workerStatus(worker, live))
+	t.row("status", info.State)
 	t.row("problem", workerProblem(live))
 	t.row("address", worker.GetSessionAddress())
 	t.row("incarnation", worker.GetIncarnation())
@@ -279,7 +266,7 @@ func showWorker(w io.Writer, info *controlpb.WorkerInfo) {
 		t.row("leaves by", time.Unix(0, until).UTC().Format(time.RFC3339))
 	}
 	if live.Connected {
-		t.row("heard", short(time.Duration(live.LastHeartbeatAgoNs))+" ago")
+		t.row("heard", ago(live))
 		t.row("round trip", short(time.Duration(live.RoundTripNs)))
 		t.row("clock", short(time.Duration(live.ClockOffsetNs))+" off the leader's")
 		t.row("queue", strconv.Itoa(int(live.QueueLength)))

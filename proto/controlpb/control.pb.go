@@ -864,10 +864,13 @@ func (x *DeviceLive) GetResident() []string {
 }
 
 type WorkerInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Worker        *logpb.Worker          `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	Live          *WorkerLive            `protobuf:"bytes,2,opt,name=live,proto3" json:"live,omitempty"`
-	Models        []string               `protobuf:"bytes,3,rep,name=models,proto3" json:"models,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Worker *logpb.Worker          `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Live   *WorkerLive            `protobuf:"bytes,2,opt,name=live,proto3" json:"live,omitempty"`
+	Models []string               `protobuf:"bytes,3,rep,name=models,proto3" json:"models,omitempty"`
+	// What it does, in a word: ready, trial, away, leaving, quarantined, cordoned,
+	// draining, evicted or lost.
+	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +924,13 @@ func (x *WorkerInfo) GetModels() []string {
 		return x.Models
 	}
 	return nil
+}
+
+func (x *WorkerInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
 }
 
 type ListWorkersRequest struct {
@@ -2656,12 +2666,13 @@ const file_control_proto_rawDesc = "" +
 	"\x05pages\x18\x05 \x01(\rR\x05pages\x12\x1c\n" +
 	"\texecuting\x18\x06 \x01(\tR\texecuting\x12!\n" +
 	"\fexecuting_ns\x18\a \x01(\x03R\vexecutingNs\x12\x1a\n" +
-	"\bresident\x18\b \x03(\tR\bresident\"\x86\x01\n" +
+	"\bresident\x18\b \x03(\tR\bresident\"\x9c\x01\n" +
 	"\n" +
 	"WorkerInfo\x12-\n" +
 	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\x121\n" +
 	"\x04live\x18\x02 \x01(\v2\x1d.orrery.control.v1.WorkerLiveR\x04live\x12\x16\n" +
-	"\x06models\x18\x03 \x03(\tR\x06models\">\n" +
+	"\x06models\x18\x03 \x03(\tR\x06models\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\">\n" +
 	"\x12ListWorkersRequest\x12\x14\n" +
 	"\x05stale\x18\x01 \x01(\bR\x05stale\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x8a\x01\n" +

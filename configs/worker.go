@@ -80,7 +80,8 @@ type Emulated struct {
 	Jitter float64 `yaml:"jitter"`
 	// FailureRate is the share of executions that fail, from 0 to 1.
 	FailureRate float64 `yaml:"failure_rate"`
-	// AllowCommands lets requests command the engine to be slow or to fail.
+	// AllowCommands lets requests command the engine to be slow, to fail or to end the process, and tables have models that
+	// do so.
 	AllowCommands bool `yaml:"allow_commands"`
 	// Seed makes jitter and failures repeatable.
 	Seed uint64 `yaml:"seed"`

@@ -105,10 +105,10 @@ func (c *cluster) startController(name string) {
 	c.start(name, node.Run)
 }
 
-func (c *cluster) startWorker(name string) {
-	c.t.Helper()
+func (c *cluster) workerConfig(name string) *configs.Worker {
 	config := configs.DefaultWorker()
 	config.Name, config.ModelDir = name, "../models"
+	config.Expose = []string{"session", "http", "gossip"}
 	config.Listen = configs.WorkerListen{
 		Session: configs.Address(name + ":8020"), HTTP: configs.Address(name + ":8021"), Gossip: configs.Address(name + ":7946"),
 	}
@@ -119,7 +119,12 @@ func (c *cluster) startWorker(name string) {
 	device.Kind, device.Engines = "v100", []string{"emulated"}
 	config.Devices = []configs.Device{device}
 	c.tuneWorker(&config)
-	node, err := NewWorker(&config, Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "test", ClockOffset: c.offsets[name]})
+	return &config
+}
+
+func (c *cluster) startWorker(name string) {
+	c.t.Helper()
+	node, err := NewWorker(c.workerConfig(name), Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "test", ClockOffset: c.offsets[name]})
 	if err != nil {
 		c.t.Fatalf("start %s: %v", name, err)
 	}

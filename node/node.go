@@ -43,6 +43,8 @@ type Options struct {
 	Die func(error)
 	// ClockOffset is for tests: how far a worker's clock is off.
 	ClockOffset time.Duration
+	// ClockDrift is for tests: by what share a worker's clock is fast.
+	ClockDrift float64
 	// Schema is for tests: a controller applies commands up to this one only,
 	// as an older release does. 0: all that it knows.
 	Schema uint32

@@ -2,14 +2,20 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/internal/rpc"
@@ -19,6 +25,9 @@ import (
 	"github.com/orrery-project/orrery/workerd/engine/emulated"
 	"github.com/orrery-project/orrery/workerd/engine/gomlx"
 )
+
+// errDrained is why a worker ends that the leader has let go: in order.
+var errDrained = errors.New("drained")
 
 // crashStatus is the exit status of a worker that was told to crash.
 const crashStatus = 70
@@ -36,7 +45,32 @@ type Worker struct {
 
 // NewWorker opens the model directory, binds all listeners and joins the
 // gossip. Run must be called on what it returns.
-func NewWorker(config *configs.Worker, options Options) (_ *Worker, err error) {
+func NewWorker(config *configs.Worker, options Options) (*Worker, error) {
+	w, err := newWorker(config, places{
+		session: config.Listen.Session, sessionAt: config.Advertised().Session,
+		gossip: config.Listen.Gossip, gossipAt: config.Advertise.Gossip,
+	}, options, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.servers.open("http", string(config.Listen.HTTP)); err != nil {
+		w.discard()
+		return nil, err
+	}
+	metrics := prometheus.NewRegistry()
+	registerWorkerMetrics(metrics, w.worker)
+	w.servers.addHTTP("http", workerHTTP(metrics))
+	return w, nil
+}
+
+// places are where a worker's listeners bind, and where they are advertised:
+// gossip at what it is bound to if that is empty, and each at the port that it
+// is bound to if the port is 0.
+type places struct{ session, sessionAt, gossip, gossipAt configs.Address }
+
+// newWorker makes a worker without its HTTP listener. The gossip has options of
+// its own.
+func newWorker(config *configs.Worker, at places, options, gossip Options) (_ *Worker, err error) {
 	w := &Worker{options: options.withDefaults(), config: config, faults: make(chan error, 1)}
 	w.servers = newServers(w.options)
 	defer func() {
@@ -48,41 +82,61 @@ func NewWorker(config *configs.Worker, options Options) (_ *Worker, err error) {
 	if err != nil {
 		return nil, err
 	}
-	incarnation := newIncarnation()
+	if err := w.servers.open("session", string(at.session)); err != nil {
+		return nil, err
+	}
+	incarnation, session := newIncarnation(), w.sessionAddress(at.sessionAt)
 	w.worker, err = workerd.New(workerd.Options{
-		Name: config.Name, Incarnation: incarnation, SessionAddress: string(config.Advertised().Session),
+		Name: config.Name, Incarnation: incarnation, SessionAddress: session,
 		Labels: config.Labels, Speed: config.Speed, HostMemory: int64(config.HostMemory),
 		Devices: devices(config), Engines: engines, ModelDir: config.ModelDir,
-		ClockOffset: w.options.ClockOffset, Logger: w.options.Logger.Named("worker"),
+		ClockOffset: w.options.ClockOffset, ClockDrift: w.options.ClockDrift, Logger: w.options.Logger.Named("worker"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := w.servers.open("session", string(config.Listen.Session)); err != nil {
-		return nil, err
-	}
-	if err := w.servers.open("http", string(config.Listen.HTTP)); err != nil {
-		return nil, err
-	}
-	w.gossip, err = openGossip(w.options, membership.Options{
+	w.gossip, err = openGossip(gossip.withDefaults(), membership.Options{
 		Name: config.Name, Incarnation: incarnation, Role: membership.Worker,
-		Addresses: membership.Addresses{Session: string(config.Advertised().Session)},
-	}, string(config.Listen.Gossip), string(config.Advertise.Gossip), config.Cluster.GossipKeyFile, config.Cluster.GossipSeeds)
+		Addresses: membership.Addresses{Session: session},
+	}, string(at.gossip), string(at.gossipAt), config.Cluster.GossipKeyFile, config.Cluster.GossipSeeds)
 	if err != nil {
 		return nil, err
 	}
-	server := rpc.NewServer(rpc.MaxMessageLimit)
+	// The limit's ten seconds would end the connection of a leader that is
+	// frozen: when it thaws, it shall be told that it was succeeded.
+	server := rpc.NewServer(rpc.MaxMessageLimit,
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: workerd.SupersededSilence}))
 	w.worker.RegisterService(server)
 	w.servers.add("session", server)
-	w.serveHTTP()
 	return w, nil
 }
 
-func (w *Worker) serveHTTP() {
+// sessionAddress is where leaders dial: as advertised, but for a port that the
+// system has chosen.
+func (w *Worker) sessionAddress(advertised configs.Address) string {
+	if advertised.Port() != 0 {
+		return string(advertised)
+	}
+	_, port, err := net.SplitHostPort(w.servers.addresses()["session"])
+	if err != nil {
+		return string(advertised)
+	}
+	return net.JoinHostPort(advertised.Host(), port)
+}
+
+// discard gives back what a worker has bound that will never run.
+func (w *Worker) discard() {
+	w.servers.close()
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = w.gossip.Run(ended)
+}
+
+func workerHTTP(metrics prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(workerMetrics(w.worker), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) { fmt.Fprintln(out, "live") })
-	w.servers.addHTTP("http", mux)
+	return mux
 }
 
 // newEngines makes the engines that some device may use.
@@ -146,8 +200,8 @@ func (w *Worker) Reload(next *configs.Worker) (applied []string, err error) {
 	return changes.Live, changes.Err()
 }
 
-// Run works until ctx ends: it leaves the gossip, lets what runs finish, and
-// returns when all is closed.
+// Run works until ctx ends or the leader lets the worker go: it leaves the
+// gossip, lets what runs finish, and returns when all is closed.
 func (w *Worker) Run(ctx context.Context) error {
 	w.mu.Lock()
 	name, patience := w.config.Name, w.config.ShutdownTimeout/4
@@ -160,6 +214,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		select {
 		case err := <-w.faults:
 			cancel(fmt.Errorf("%w: %w", ErrFault, err))
+		case <-w.worker.Left():
+			cancel(errDrained)
 		case <-running.Done():
 		}
 	})
@@ -174,7 +230,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.servers.stop(patience)
 	wait.Wait()
 	w.options.Logger.Info("worker stopped", "name", name)
-	if cause := context.Cause(running); cause != nil && ctx.Err() == nil {
+	if cause := context.Cause(running); cause != nil && cause != errDrained && ctx.Err() == nil {
 		return cause
 	}
 	return err

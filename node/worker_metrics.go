@@ -14,19 +14,19 @@ import (
 type workerCollector struct {
 	worker *workerd.Worker
 
-	registered, sessions, models, hostBytes, results, direct *prometheus.Desc
-	queued, freePages, pages, resident                       *prometheus.Desc
+	registered, refused, sessions, models, hostBytes, results, direct *prometheus.Desc
+	queued, freePages, pages, resident                                *prometheus.Desc
 }
 
-// workerMetrics is a registry of a worker's figures.
-func workerMetrics(w *workerd.Worker) *prometheus.Registry {
+// registerWorkerMetrics adds a worker's figures to a registry.
+func registerWorkerMetrics(r prometheus.Registerer, w *workerd.Worker) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("orrery_worker_"+name, help, labels, nil)
 	}
-	r := prometheus.NewRegistry()
 	r.MustRegister(&workerCollector{
 		worker:     w,
 		registered: desc("registered", "1 when a leader has committed the registration of this incarnation."),
+		refused:    desc("refused", "1 when the leader doesn't want this worker; its log says why."),
 		sessions:   desc("sessions", "Open sessions, those of succeeded leaders included."),
 		models:     desc("models", "Models in host memory."),
 		hostBytes:  desc("host_bytes", "Host memory that models take."),
@@ -37,7 +37,6 @@ func workerMetrics(w *workerd.Worker) *prometheus.Registry {
 		pages:      desc("pages", "Pages of the weights cache.", "device", "kind"),
 		resident:   desc("resident_models", "Models whose weights are on the device.", "device", "kind"),
 	})
-	return r
 }
 
 // Describe implements prometheus.Collector.
@@ -48,12 +47,16 @@ func (c *workerCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	s := c.worker.Stats()
-	registered := 0.0
-	if s.Registered {
-		registered = 1
+	flag := func(d *prometheus.Desc, set bool) {
+		value := 0.0
+		if set {
+			value = 1
+		}
+		gauge(d, value)
 	}
-	gauge(c.registered, registered)
+	s := c.worker.Stats()
+	flag(c.registered, s.Registered)
+	flag(c.refused, s.Refused != "")
 	gauge(c.sessions, float64(s.Sessions))
 	gauge(c.models, float64(s.Models))
 	gauge(c.hostBytes, float64(s.HostUsedBytes))

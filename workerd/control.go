@@ -3,6 +3,7 @@ package workerd
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -62,7 +63,7 @@ func (w *Worker) openControl(open *sessionpb.Open) (*session, error) {
 	}
 	w.fence.admit(open.GetLeader())
 	if w.current != nil {
-		w.drop(w.current)
+		w.supersede(w.current)
 	}
 	w.current = s
 	s.hasControl, s.heardAt = true, w.clock()
@@ -102,6 +103,7 @@ func (w *Worker) leave(s *session, cause error) {
 		return
 	}
 	delete(w.sessions, s.id)
+	w.superseded = slices.DeleteFunc(w.superseded, func(other *session) bool { return other == s })
 	w.drop(s)
 	if w.current == s {
 		w.current = nil
@@ -120,23 +122,21 @@ func (w *Worker) drop(s *session) {
 // receive acts on a message of Control.
 func (w *Worker) receive(s *session, m *sessionpb.LeaderMessage) {
 	now := w.clock()
-	s.heard()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	s.heard()
 	if p := m.GetPing(); p != nil {
-		s.send(&sessionpb.WorkerMessage{Pong: &sessionpb.Pong{
-			Sequence: p.GetSequence(), LeaderNs: p.GetLeaderNs(), WorkerNs: now, Queued: w.busy(), FreePages: w.freePages(),
-		}})
+		s.send(&sessionpb.WorkerMessage{Pong: w.pong(s, p, now)})
 	}
 	live := w.current == s
 	if s.beat(now) && live {
 		w.displaceDirect(s)
 	}
-	if live && m.GetRegisteredIncarnation() == w.options.Incarnation && !w.registered {
-		w.registered = true
-		w.log.Info("registration committed, executing from now on", "incarnation", w.options.Incarnation, "leader", s.leader.GetName())
+	if live {
+		w.receiveStanding(s, m)
 	}
 	for _, a := range m.GetActions() {
+		s.lastAction = max(s.lastAction, a.GetId())
 		w.submit(newJob(s, a, now))
 	}
 	if !live {
@@ -154,6 +154,9 @@ func (w *Worker) receive(s *session, m *sessionpb.LeaderMessage) {
 // submit queues an action, or answers why it isn't. The lock is held.
 func (w *Worker) submit(j *job) {
 	if err := w.route(j); err != nil {
+		if codeOf(err) == sessionpb.ResultCode_RESULT_CODE_STALE {
+			w.refusedStale(j)
+		}
 		w.answer(j, nil, err)
 	}
 }
@@ -246,7 +249,9 @@ func (w *Worker) cancel(s *session, c *exchangepb.Cancel) {
 
 // receiveData takes payloads in. They are decoded without the lock.
 func (w *Worker) receiveData(s *session, m *sessionpb.LeaderData) {
+	w.mu.Lock()
 	s.heard()
+	w.mu.Unlock()
 	for _, e := range m.GetEnvelopes() {
 		payload := decode(e)
 		w.mu.Lock()

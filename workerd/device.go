@@ -27,6 +27,7 @@ type device struct {
 	// Guarded by mu.
 	cache   *pageCache
 	weights map[uint64]engine.Weights // of the models whose state is resident
+	moves   uint64                    // how often weights has changed, and 1: heartbeats say it only then
 	pace    map[paceKey]pace          // of what ran here
 }
 
@@ -115,6 +116,7 @@ func (d *device) take(m *model, state residency) error {
 func (d *device) settle(id uint64, w engine.Weights) {
 	d.cache.held[id].state = resident
 	d.weights[id] = w
+	d.moves++
 	d.inference.poke()
 }
 
@@ -124,6 +126,7 @@ func (d *device) depart(id uint64, state residency) engine.Weights {
 	if w != nil {
 		d.cache.held[id].state = state
 		delete(d.weights, id)
+		d.moves++
 	}
 	return w
 }

@@ -11,10 +11,12 @@ import (
 
 // executor runs what waits in its queue, so many jobs at a time, and answers at once what has become too late.
 type executor struct {
-	mu    *sync.Mutex  // the worker's
-	clock func() int64 // the worker's, in nanoseconds
+	mu    *sync.Mutex                  // the worker's
+	clock func() int64                 // the worker's, in nanoseconds
+	real  func(ns int64) time.Duration // how long the clock takes for so much
 	// answer sends the result of a job, or the error that it ended with. Called with the lock held.
 	answer func(j *job, r *sessionpb.Result, err error)
+	began  func(j *job) // is told of what starts; may be nil. Called with the lock held.
 	slots  int
 	limit  int // of jobs that wait
 
@@ -81,13 +83,16 @@ func (e *executor) dispatch(work context.Context, running *sync.WaitGroup) time.
 		}
 		j.started = now
 		e.running = append(e.running, j)
+		if e.began != nil {
+			e.began(j)
+		}
 		running.Go(func() { e.execute(work, j) })
 	}
 	at := e.queue.wakeAt(now, len(e.running) < e.slots)
 	if at == never {
 		return time.Hour
 	}
-	return time.Duration(at - now)
+	return e.real(at - now)
 }
 
 func (e *executor) execute(work context.Context, j *job) {

@@ -93,6 +93,7 @@ func runExecutor(t *testing.T, slots, limit int) *bench {
 	b := &bench{start: time.Now()}
 	b.executor = &executor{mu: &b.mu, slots: slots, limit: limit, wake: make(chan struct{}, 1)}
 	b.executor.clock = func() int64 { return int64(time.Since(b.start)) }
+	b.executor.real = func(ns int64) time.Duration { return time.Duration(ns) }
 	b.executor.answer = func(j *job, _ *sessionpb.Result, err error) { b.note(j, codeOf(err).String()[len("RESULT_CODE_"):]) }
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {

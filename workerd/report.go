@@ -13,6 +13,8 @@ import (
 // Stats is what a worker counts, for metrics.
 type Stats struct {
 	Registered bool
+	// Refused is why the leader doesn't want this worker; empty: it does, or nobody has said.
+	Refused string
 	// Sessions are open ones, those of succeeded leaders included.
 	Sessions      int
 	Models        int
@@ -41,6 +43,7 @@ func (w *Worker) Stats() Stats {
 	defer w.mu.Unlock()
 	s := Stats{
 		Registered:    w.registered,
+		Refused:       w.refused,
 		Sessions:      len(w.sessions),
 		Models:        len(w.host.models),
 		HostUsedBytes: w.host.used,
@@ -81,13 +84,16 @@ func (w *Worker) busy() uint32 {
 	return uint32(n)
 }
 
-// report is all that the worker knows about itself at this moment. The lock is held.
+// report is all that the worker knows about itself at this moment, as its current session is told. The lock is held.
 func (w *Worker) report() *sessionpb.Report {
 	r := &sessionpb.Report{
 		Worker:        w.info,
 		WorkerNs:      w.clock(),
 		HostUsedBytes: uint64(w.host.used),
 		Registered:    w.registered,
+	}
+	if s := w.current; s != nil {
+		r.LastAction, r.Outstanding = s.lastAction, w.outstanding(s)
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.host.models)) {
 		switch m := w.host.models[id]; {

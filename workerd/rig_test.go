@@ -118,6 +118,9 @@ type leader struct {
 	dataErr error // of Data
 	changed chan struct{}
 	action  uint64
+	// goodbye: the worker has said that it leaves; afterGoodbye are the actions with a result later on.
+	goodbye      bool
+	afterGoodbye map[uint64]bool
 }
 
 func (r *rig) dial(term uint64, id string) *leader {
@@ -137,7 +140,8 @@ func (r *rig) dial(term uint64, id string) *leader {
 			Leader:    &sessionpb.Leader{ClusterId: "cluster", Epoch: 1, Term: term, Name: fmt.Sprint("leader", term)},
 			SessionId: id,
 		},
-		results: make(map[uint64][]*sessionpb.Result), outputs: make(map[string][]*exchangepb.Envelope),
+		afterGoodbye: make(map[uint64]bool),
+		results:      make(map[uint64][]*sessionpb.Result), outputs: make(map[string][]*exchangepb.Envelope),
 	}
 }
 
@@ -198,7 +202,9 @@ func (l *leader) readControl() {
 			if m.Opened != nil || m.Report != nil {
 				l.seen = append(l.seen, m)
 			}
+			l.goodbye = l.goodbye || m.Leaving
 			for _, r := range m.Results {
+				l.afterGoodbye[r.ActionId] = l.goodbye && !m.Leaving
 				l.results[r.ActionId] = append(l.results[r.ActionId], r)
 			}
 		})

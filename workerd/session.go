@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -43,11 +44,10 @@ type session struct {
 	data    *outbox.Box[*exchangepb.Envelope]
 	// dataLimit bounds what waits in data, bytes.
 	dataLimit int
+	// unread are the bytes in data, and in the message that is being sent.
+	unread atomic.Int64
 
 	opened chan struct{} // closed when the Control stream has opened it
-
-	silence time.Duration
-	hush    *time.Timer // closes the session when its leader is silent for so long
 
 	once sync.Once
 	done chan struct{} // closed by close
@@ -56,6 +56,12 @@ type session struct {
 	// Guarded by the worker's lock.
 	hasControl, hasData bool
 	intake              *intake
+	silence             time.Duration
+	hush                *time.Timer // closes the session when its leader is silent for so long
+	// lastAction is the newest that has arrived.
+	lastAction uint64
+	// told is, by device, the count of moves that the last heartbeat told of; nil before the first one.
+	told []uint64
 	// heardAt is when Control was last heard, longest the longest silence before; worker's clock.
 	heardAt, longest int64
 	// results counts what was answered, by code; it is the worker's.
@@ -70,14 +76,22 @@ func newSession(open *sessionpb.Open, silence time.Duration) *session {
 		data:      outbox.New(frameBytes, func(e *exchangepb.Envelope) int { return proto.Size(e) }),
 		dataLimit: dataBytes,
 		opened:    make(chan struct{}),
-		silence:   silence,
 		done:      make(chan struct{}),
 		intake:    newIntake(strayBytes),
 	}
+	s.watch(silence)
+	return s
+}
+
+// watch ends the session when its leader is silent for so long from now on.
+func (s *session) watch(silence time.Duration) {
+	if s.hush != nil {
+		s.hush.Stop()
+	}
+	s.silence = silence
 	s.hush = time.AfterFunc(silence, func() {
 		s.close(status.Errorf(codes.DeadlineExceeded, "nothing was heard from the leader for %v", silence))
 	})
-	return s
 }
 
 // heard puts the end by silence off.
@@ -148,6 +162,7 @@ func (s *session) send(m *sessionpb.WorkerMessage) {
 // sendData queues envelopes on Data.
 func (s *session) sendData(envelopes []*exchangepb.Envelope) {
 	for _, e := range envelopes {
+		s.unread.Add(int64(proto.Size(e)))
 		if !s.data.PutWithin(s.dataLimit, e) {
 			s.close(errUnread)
 			return
@@ -171,18 +186,24 @@ func (s *session) writeControl(send func(*sessionpb.WorkerMessage) error) error 
 // writeData sends what gathers for Data until the session ends.
 func (s *session) writeData(send func(*exchangepb.DataFrame) error) error {
 	err := s.data.Drain(s.done, func(gathered []*exchangepb.Envelope) error {
+		defer func() {
+			for _, e := range gathered {
+				s.unread.Add(-int64(proto.Size(e)))
+			}
+		}()
 		return send(&exchangepb.DataFrame{Envelopes: gathered})
 	})
 	return cmp.Or(err, s.cause())
 }
 
 // mergeControl makes few messages of many, without changing their order: a message holds at most one pong, and what
-// came before or after a report doesn't share its message, since a report is true for the moment at which it was made.
+// came before or after a report or a goodbye doesn't share its message, since a report is true for the moment at which it
+// was made, and what comes after a goodbye is to be read in its light.
 func mergeControl(gathered []*sessionpb.WorkerMessage) []*sessionpb.WorkerMessage {
 	merged := gathered[:1]
 	for _, m := range gathered[1:] {
 		last := merged[len(merged)-1]
-		if last.Report != nil || m.Report != nil || m.Opened != nil || last.Pong != nil && m.Pong != nil {
+		if last.Leaving || m.Leaving || last.Report != nil || m.Report != nil || m.Opened != nil || last.Pong != nil && m.Pong != nil {
 			merged = append(merged, m)
 			continue
 		}

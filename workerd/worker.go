@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -64,7 +65,9 @@ type Options struct {
 	ModelDir string
 	// ClockOffset is added to the worker's clock, which otherwise starts at 0.
 	ClockOffset time.Duration
-	// LeaderSilence ends a session whose leader says nothing for so long; 0 means 5 s.
+	// ClockDrift is by what share the worker's clock is fast, or slow if negative: 0.0002 gains 200 µs a second.
+	ClockDrift float64
+	// LeaderSilence ends the newest leader's session when it says nothing for so long; 0 means 5 s.
 	LeaderSilence time.Duration
 	// MaxQueued bounds the actions that wait in each queue of a device, and for host memory; 0 means 1024.
 	MaxQueued int
@@ -84,15 +87,20 @@ type Worker struct {
 	devices []*device
 
 	stopping chan struct{} // closed when streams are to end
+	left     chan struct{} // closed when the leader has let this worker go
 	streams  sync.WaitGroup
 	exchange *link.Server // of controllers without a leader
 
 	mu         sync.Mutex // guards what follows, and all that executors, devices, hostMemory and sessions say it guards
 	fence      fence
 	registered bool // this incarnation is; never taken back
+	leaving    bool // left is closed
 	closing    bool
 	sessions   map[string]*session
-	current    *session // of the newest leader; nil: none is open
+	current    *session   // of the newest leader; nil: none is open
+	superseded []*session // those of sessions that were current, oldest first
+	refused    string     // why the leader doesn't want this worker; empty: it does, or hasn't said
+	refusals   map[string]bool
 	results    map[sessionpb.ResultCode]uint64
 	direct     direct
 }
@@ -120,6 +128,7 @@ func New(options Options) (*Worker, error) {
 		start:    time.Now(),
 		root:     root,
 		stopping: make(chan struct{}),
+		left:     make(chan struct{}),
 		sessions: make(map[string]*session),
 		results:  make(map[sessionpb.ResultCode]uint64),
 	}
@@ -133,7 +142,7 @@ func New(options Options) (*Worker, error) {
 			allows:    func(name string) bool { return len(o.Engines) == 0 || slices.Contains(o.Engines, name) },
 			inference: w.newExecutor(1), transfer: w.newExecutor(1),
 			cache: newPageCache(o.PageBytes, o.Pages), weights: make(map[uint64]engine.Weights),
-			pace: make(map[paceKey]pace),
+			pace: make(map[paceKey]pace), moves: 1,
 		})
 	}
 	w.host.devices = w.devices
@@ -153,6 +162,8 @@ func (o *Options) check() error {
 		return errors.New("a worker needs at least one engine")
 	case o.ModelDir == "":
 		return errors.New("a worker needs a model directory")
+	case !(math.Abs(o.ClockDrift) <= maxDrift): // NaN, too
+		return fmt.Errorf("the clock drift is %v; give a share from %v to %v", o.ClockDrift, -maxDrift, maxDrift)
 	}
 	known := make(map[string]bool)
 	for _, e := range o.Engines {
@@ -206,7 +217,8 @@ func describe(o Options) *logpb.Worker {
 
 func (w *Worker) newExecutor(slots int) *executor {
 	return &executor{
-		mu: &w.mu, clock: w.clock, answer: w.answer, slots: slots, limit: w.options.MaxQueued, wake: make(chan struct{}, 1),
+		mu: &w.mu, clock: w.clock, real: w.real, answer: w.answer, began: w.began,
+		slots: slots, limit: w.options.MaxQueued, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -216,8 +228,9 @@ func (w *Worker) RegisterService(r grpc.ServiceRegistrar) {
 	exchangepb.RegisterExchangeServer(r, w.exchange)
 }
 
-// Run executes actions until ctx is done. Then all that waits is refused; what runs may go on for a second; and when all
-// streams have ended and all models are closed, Run returns. Its error says what could not be closed.
+// Run executes actions until ctx is done or the leader lets this worker go. Then leaders are told that it is leaving; all
+// that waits is refused; what runs may go on for a second; and when all streams have ended and all models are closed, Run
+// returns. Its error says what could not be closed.
 func (w *Worker) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -226,7 +239,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	for e := range w.executors() {
 		executors.Go(func() { e.run(work, stop) })
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-w.left:
+	}
 
 	w.exchange.Refuse()
 	w.refuseAll()
@@ -244,11 +260,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	return errors.Join(append(errs, w.root.Close())...)
 }
 
-// refuseAll answers everything that waits, and from now on all that comes.
+// refuseAll says goodbye, answers everything that waits, and from now on all that comes. The goodbye is first, so that a leader
+// reads the refusals after it in its light.
 func (w *Worker) refuseAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closing = true
+	for _, s := range w.sessions {
+		if s.hasControl {
+			s.send(&sessionpb.WorkerMessage{Leaving: true})
+		}
+	}
 	for e := range w.executors() {
 		e.close()
 	}
@@ -271,11 +293,6 @@ func (w *Worker) hangUp() {
 	})
 	w.streams.Wait()
 	force.Stop()
-}
-
-// clock is the worker's clock, in nanoseconds.
-func (w *Worker) clock() int64 {
-	return int64(time.Since(w.start) + w.options.ClockOffset)
 }
 
 // executors are all of the worker's.

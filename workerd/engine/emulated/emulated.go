@@ -8,10 +8,18 @@
 //	profiles.csv#resnet50_v2
 //
 // The columns are found by their titles: model, input_bytes, output_bytes,
-// weights_MB, weights_load_ms and, for any number of rows N, bN_ms. Only model
-// and one bN_ms must be filled. What is missing is taken as 1024 bytes of
-// input and 64 bytes of output a row, 16 MiB of weights, and 12 GB/s to load
-// them.
+// weights_MB, disk_load_ms, weights_load_ms, crash_on and, for any number of
+// rows N, bN_ms. Only model and one bN_ms must be filled. What is missing is
+// taken as 1024 bytes of input and 64 bytes of output a row, 16 MiB of weights,
+// no time to load the model into host memory, 12 GB/s to load the weights onto
+// a device, and no crash.
+//
+// A model with something in crash_on kills its worker: on "load" when it is
+// loaded into host memory, on "weights" when its weights are loaded, on "run"
+// in each run, and on "run N" in the Nth run and all later ones, counted from
+// 1 over the life of the process, those that measure it included. Such a model
+// is loaded only if Options.AllowCommands is set. A model that hangs is made by
+// a request with a DelayParameter of, say, 1000h.
 //
 // Outputs are zero, but for the first eight bytes of each row of eight bytes
 // or more: the FNV-64a hash of that row's input, little-endian, so that tests
@@ -66,16 +74,20 @@ type Options struct {
 	Jitter float64
 	// FailureRate is the share of the runs that fail, from 0 to 1.
 	FailureRate float64
-	// AllowCommands lets requests command the engine by their parameters.
+	// AllowCommands lets requests command the engine by their parameters, and
+	// tables have models that kill the worker.
 	AllowCommands bool
 	// Seed makes jitter and failures repeatable.
 	Seed uint64
-	// Crash obeys CrashParameter; by default it exits with code 70.
+	// Crash obeys CrashParameter and crash_on; by default it exits with code 70.
 	Crash func()
 }
 
 // Engine brings profiles into memory. It implements engine.Engine.
-type Engine struct{ options Options }
+type Engine struct {
+	options Options
+	crashes *crashes
+}
 
 // New checks the options.
 func New(options Options) (*Engine, error) {
@@ -89,7 +101,7 @@ func New(options Options) (*Engine, error) {
 	if options.Crash == nil {
 		options.Crash = func() { os.Exit(crashCode) }
 	}
-	return &Engine{options: options}, nil
+	return &Engine{options: options, crashes: &crashes{kill: options.Crash, runs: make(map[string]int)}}, nil
 }
 
 // Name is "emulated".
@@ -118,12 +130,23 @@ func (e *Engine) Load(ctx context.Context, root *os.Root, source string) (engine
 	if err != nil {
 		return nil, err
 	}
-	return &model{options: e.options, profile: profile, loads: make(map[int]uint64)}, nil
+	if profile.crash.on != "" && !e.options.AllowCommands {
+		return nil, fmt.Errorf("%w: %s would crash this worker (column crash_on of %s); set engines.emulated.allow_commands if that is meant",
+			engine.ErrBadSource, name, file)
+	}
+	if err := wait(ctx, profile.diskTime); err != nil {
+		return nil, err
+	}
+	if err := e.crashes.reached(crashOnLoad, profile); err != nil {
+		return nil, err
+	}
+	return &model{options: e.options, crashes: e.crashes, profile: profile, loads: make(map[int]uint64)}, nil
 }
 
 // model is a profile in memory. It implements engine.Model.
 type model struct {
 	options Options
+	crashes *crashes
 	profile *profile
 
 	mu sync.Mutex
@@ -157,6 +180,9 @@ func (m *model) LoadWeights(ctx context.Context, device int) (engine.Weights, er
 	if err := wait(ctx, m.profile.loadTime); err != nil {
 		return nil, err
 	}
+	if err := m.crashes.reached(crashOnWeights, m.profile); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.loads[device]++
@@ -164,6 +190,7 @@ func (m *model) LoadWeights(ctx context.Context, device int) (engine.Weights, er
 	fmt.Fprintf(hash, "%s %d %d", m.profile.digest, device, m.loads[device])
 	return &weights{
 		options: m.options,
+		crashes: m.crashes,
 		profile: m.profile,
 		random:  rand.New(rand.NewPCG(m.options.Seed, hash.Sum64())),
 	}, nil
@@ -174,6 +201,7 @@ func (m *model) Close() error { return nil }
 // weights is a profile on a device. It implements engine.Weights.
 type weights struct {
 	options Options
+	crashes *crashes
 	profile *profile
 	random  *rand.Rand
 }
@@ -192,6 +220,9 @@ func (w *weights) Run(ctx context.Context, batch engine.Batch) ([]tensor.Tensor,
 	if commands.crash {
 		w.options.Crash()
 		return nil, fmt.Errorf("%w: crash", ErrEmulatedFailure)
+	}
+	if err := w.crashes.reached(crashOnRun, w.profile); err != nil {
+		return nil, err
 	}
 	duration, failed := w.draw(batch.Rows)
 	output := w.output(batch)

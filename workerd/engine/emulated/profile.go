@@ -42,7 +42,9 @@ type profile struct {
 	inputBytes   int64
 	outputBytes  int64
 	weightsBytes int64
-	loadTime     time.Duration
+	// diskTime is what Engine.Load takes, loadTime what Model.LoadWeights does.
+	diskTime, loadTime time.Duration
+	crash              crash
 	// batches ascend by rows, and there is at least one.
 	batches []point
 }
@@ -110,7 +112,7 @@ func readProfile(table io.Reader, file, name string) (*profile, error) {
 
 // columns says where in a row a value stands; -1 where the table lacks it.
 type columns struct {
-	name, inputBytes, outputBytes, weightsMB, loadMS int
+	name, inputBytes, outputBytes, weightsMB, loadMS, diskLoadMS, crashOn int
 	// batches ascend by rows.
 	batches []batchColumn
 }
@@ -124,6 +126,8 @@ func parseHeader(header []string) (columns, error) {
 		outputBytes: slices.Index(header, "output_bytes"),
 		weightsMB:   slices.Index(header, "weights_MB"),
 		loadMS:      slices.Index(header, "weights_load_ms"),
+		diskLoadMS:  slices.Index(header, "disk_load_ms"),
+		crashOn:     slices.Index(header, "crash_on"),
 	}
 	if c.name < 0 {
 		return c, fmt.Errorf("the header %q lacks the column \"model\"", strings.Join(header, ","))
@@ -190,6 +194,16 @@ func (r tableRow) profile(c columns) (*profile, error) {
 	}
 	if ok {
 		p.loadTime = milliseconds(loadMS)
+	}
+	diskLoadMS, ok, err := r.number(c.diskLoadMS)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		p.diskTime = milliseconds(diskLoadMS)
+	}
+	if p.crash, err = r.crash(c.crashOn); err != nil {
+		return nil, err
 	}
 	for _, column := range c.batches {
 		ms, ok, err := r.number(column.index)

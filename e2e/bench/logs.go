@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -106,7 +107,9 @@ func KeepLogs(c *devcluster.Cluster, folder, prefix string) error {
 		if err == nil {
 			err = os.WriteFile(filepath.Join(folder, strings.Join([]string{prefix, p.Name, "log"}, ".")), text, 0o644)
 		}
-		failed = append(failed, err)
+		if !errors.Is(err, fs.ErrNotExist) { // it was never started
+			failed = append(failed, err)
+		}
 	}
 	return errors.Join(failed...)
 }

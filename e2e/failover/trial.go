@@ -135,18 +135,7 @@ func (t *trial) entries() (all []bench.Entry, err error) {
 		}
 		return all, nil
 	}
-	for _, p := range t.survivors {
-		u, err := bench.Unary(p)
-		if err != nil {
-			return nil, err
-		}
-		s, err := bench.Streamed(p)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, u, s)
-	}
-	return all, nil
+	return bench.Entries(t.survivors)
 }
 
 // awaitReal waits until nearly all of the load is answered, and writes are

@@ -22,8 +22,6 @@ const (
 	copiesTimeout = 20 * time.Second
 	// killedFor is how long a killed worker stays away at least.
 	killedFor = 2 * time.Second
-	frozenFor = 5 * time.Second
-	cutFor    = 10 * time.Second
 )
 
 // kill kills a worker that holds a copy of the spare model while it has work in
@@ -121,18 +119,18 @@ func (t *trial) awaitCopies(ctx context.Context, without string) (r replacement,
 // freeze stops a worker in its tracks for a while.
 func freeze(ctx context.Context, t *trial) error {
 	w := t.anyWorker()
-	return t.absence(ctx, w.Name, frozenFor, w.Pause, w.Resume)
+	return t.absence(ctx, w.Name, w.Pause, w.Resume)
 }
 
 // cut cuts a worker off from the leader, and from nobody else.
 func cut(ctx context.Context, t *trial) error {
 	w, leader := t.anyWorker().Name, t.now.Leader
-	return t.absence(ctx, w, cutFor,
+	return t.absence(ctx, w,
 		func() error { return t.lab.CutBetween(w, leader) }, func() error { return t.lab.HealBetween(w, leader) })
 }
 
-// absence takes a worker away and brings it back.
-func (t *trial) absence(ctx context.Context, worker string, length time.Duration, away, back func() error) error {
+// absence takes a worker away for a while and brings it back.
+func (t *trial) absence(ctx context.Context, worker string, away, back func() error) error {
 	before, err := t.workers(ctx)
 	if err != nil {
 		return err
@@ -143,7 +141,7 @@ func (t *trial) absence(ctx context.Context, worker string, length time.Duration
 	if err := away(); err != nil {
 		return err
 	}
-	err = t.watchAbsence(ctx, worker, length)
+	err = t.watchAbsence(ctx, worker)
 	returned := time.Now()
 	if err := errors.Join(err, back()); err != nil {
 		return err
@@ -174,11 +172,11 @@ func (t *trial) absence(ctx context.Context, worker string, length time.Duration
 
 // watchAbsence looks, while a worker is away, whether the leader notices, and
 // whether the registry still knows it in the end.
-func (t *trial) watchAbsence(ctx context.Context, worker string, length time.Duration) error {
+func (t *trial) watchAbsence(ctx context.Context, worker string) error {
 	if err := t.awaitTaken(ctx, noticed, worker); err != nil {
 		return err
 	}
-	if err := t.until(ctx, length-500*time.Millisecond); err != nil {
+	if err := t.until(ctx, t.row.away-500*time.Millisecond); err != nil {
 		return err
 	}
 	registered, err := t.workers(ctx)
@@ -189,7 +187,7 @@ func (t *trial) watchAbsence(ctx context.Context, worker string, length time.Dur
 	if registered[worker] == nil {
 		t.result.Figures["unregistered"] = 1
 	}
-	return t.until(ctx, length)
+	return t.until(ctx, t.row.away)
 }
 
 // connected is how often the leader says that it has connected to a worker

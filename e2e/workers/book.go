@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -42,12 +43,12 @@ func openBook(o options) (*book, error) {
 // print is what a trial of a row depends on.
 func (b *book) print(r row) string {
 	o := b.options
-	return bench.Print(o.Keys, b.Binary, o.Rate, o.span, o.perHost, o.loopback, r.name, r.deadline)
+	return bench.Print(o.Keys, b.Binary, o.Rate, o.span, o.perHost, o.loopback, r.name, r.deadline, r.away)
 }
 
 // measureAll makes all trials that the book lacks.
 func measureAll(ctx context.Context, o options, b *book) (err error) {
-	dir, remove, err := bench.WorkDir("workers")
+	dir, remove, err := workDir(o)
 	if err != nil {
 		return err
 	}
@@ -60,6 +61,15 @@ func measureAll(ctx context.Context, o options, b *book) (err error) {
 		}
 	}
 	return nil
+}
+
+// workDir is a folder in memory.
+func workDir(o options) (dir string, remove func() error, err error) {
+	if !o.loopback {
+		return bench.WorkDir("workers")
+	}
+	dir, err = bench.MemoryDir("workers")
+	return dir, func() error { return os.RemoveAll(dir) }, err
 }
 
 // series are the trials of one row.

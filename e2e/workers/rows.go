@@ -18,6 +18,8 @@ type row struct {
 	measures []measure
 	// hosts says that it needs a network to cut.
 	hosts bool
+	// away is how long somebody is away.
+	away time.Duration
 	// crowd says that the workers are many in two processes, which are not
 	// started before the trial.
 	crowd bool
@@ -101,16 +103,18 @@ func rows() []row {
 				told("load_ms", "load time of the new copy", milliseconds),
 			},
 		},
-		{name: "freeze", title: "SIGSTOP of a worker for 5 s", deadline: 2 * time.Second, strict: true, measures: lost, course: freeze},
+		{name: "freeze", title: "SIGSTOP of a worker for 5 s", away: 5 * time.Second, deadline: 2 * time.Second, strict: true, measures: lost, course: freeze},
 		{
-			name: "cut", title: "a worker cut off from the leader for 10 s", deadline: 2 * time.Second, strict: true, hosts: true, course: cut,
+			name: "cut", title: "a worker cut off from the leader for 10 s", away: 10 * time.Second, deadline: 2 * time.Second, strict: true, hosts: true, course: cut,
 			measures: append(append([]measure{}, lost...), atMost("reconnects", "connected while cut off", count, 0)),
 		},
 		{
-			name: "thaw", title: "SIGSTOP of the leader for 5 s", deadline: 10 * time.Second, witnessed: true, course: thaw,
+			name: "thaw", title: "SIGSTOP of the leader for 5 s", away: 5 * time.Second, deadline: 10 * time.Second, witnessed: true, course: thaw,
 			measures: []measure{
 				atMost("late", "actions of a succeeded leader executed", count, 0),
 				{name: "stale", title: "answered STALE", unit: count, least: 100},
+				told("sent", "actions that the old leader sent in and after its freeze", count),
+				told("refused", "sessions refused", count),
 				told("executed", "actions of the successor witnessed", count),
 				told("late_sessions", "sessions of a succeeded leader opened later", count),
 			},

@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	leaderFrozenFor   = 5 * time.Second
 	successionTimeout = 10 * time.Second
 	// thawed is how long a leader that was frozen is watched.
 	thawed = time.Second
@@ -32,19 +31,20 @@ func thaw(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	before, err := t.stale(ctx)
+	before, err := t.total(ctx, t.cluster.Workers, staleCounter)
 	if err != nil {
 		return err
 	}
 	if err := t.begin(); err != nil {
 		return err
 	}
-	if err := old.Pause(); err != nil {
+	sent, err := t.sentBy(ctx, old)
+	if err := errors.Join(err, old.Pause()); err != nil {
 		return err
 	}
 	err = t.awaitSuccessor(ctx, old)
 	if err == nil {
-		err = t.until(ctx, leaderFrozenFor)
+		err = t.until(ctx, t.row.away)
 	}
 	if err := errors.Join(err, old.Resume()); err != nil {
 		return err
@@ -53,7 +53,11 @@ func thaw(ctx context.Context, t *trial) error {
 		return err
 	}
 	whole := t.awaitWhole(ctx)
-	after, err := t.stale(ctx)
+	after, err := t.total(ctx, t.cluster.Workers, staleCounter)
+	if err != nil {
+		return err
+	}
+	sentInAll, err := t.sentBy(ctx, old)
 	if err != nil {
 		return err
 	}
@@ -65,7 +69,7 @@ func thaw(ctx context.Context, t *trial) error {
 		return errors.New("the workers' logs tell of no action that a successor had executed")
 	}
 	t.result.Figures = map[string]float64{"late": float64(all.late), "stale": after - before,
-		"executed": float64(all.executed), "late_sessions": float64(all.lateSessions)}
+		"sent": sentInAll - sent, "refused": float64(all.refused), "executed": float64(all.executed), "late_sessions": float64(all.lateSessions)}
 	for _, line := range all.lines {
 		t.note("executed for a succeeded leader: %s", line)
 	}
@@ -73,16 +77,25 @@ func thaw(ctx context.Context, t *trial) error {
 	return whole
 }
 
-// stale is how many actions the workers have answered STALE.
-func (t *trial) stale(ctx context.Context) (n float64, err error) {
-	for _, w := range t.cluster.Workers {
-		m, err := bench.Metrics(ctx, w)
+// total is the sum of a figure over some processes.
+func (t *trial) total(ctx context.Context, some []*devcluster.Process, name string) (n float64, err error) {
+	for _, p := range some {
+		m, err := bench.Metrics(ctx, p)
 		if err != nil {
 			return 0, err
 		}
-		n += m[staleCounter]
+		n += m[name]
 	}
 	return n, nil
+}
+
+// sentBy is how many actions a controller has sent to workers, as the leader.
+func (t *trial) sentBy(ctx context.Context, p *devcluster.Process) (n float64, err error) {
+	m, err := bench.Metrics(ctx, p)
+	for _, w := range t.members() {
+		n += m[counter(w)]
+	}
+	return n, err
 }
 
 // awaitSuccessor waits until another controller leads, in a later term.
@@ -107,6 +120,7 @@ func (t *trial) awaitSuccessor(ctx context.Context, old *devcluster.Process) err
 // decides, so their order is that of what happened.
 const (
 	sessionOpened  = "session opened"
+	sessionRefused = "session refused"
 	actionExecuted = "action executed"
 )
 
@@ -119,8 +133,8 @@ type testimony struct {
 	// executed are those that began for a leader that succeeded another.
 	executed int
 	// lateSessions are sessions of a leader that were opened after those of a
-	// newer one.
-	lateSessions int
+	// newer one, refused those that were refused.
+	lateSessions, refused int
 }
 
 // keptLines is how many lines a testimony quotes.
@@ -137,6 +151,9 @@ func (r reign) before(o reign) bool {
 func hear(m bench.Mark) (said testimony) {
 	var first, newest reign
 	for e := range m.Since() {
+		if e.Says(sessionRefused) {
+			said.refused++
+		}
 		opened, executed := e.Says(sessionOpened), e.Says(actionExecuted)
 		if !opened && !executed {
 			continue
@@ -177,5 +194,6 @@ func (t *testimony) add(o testimony) {
 	t.late += o.late
 	t.executed += o.executed
 	t.lateSessions += o.lateSessions
+	t.refused += o.refused
 	t.lines = append(t.lines, o.lines...)
 }

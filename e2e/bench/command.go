@@ -114,20 +114,25 @@ func Main[O any](name string, parse func([]string) (O, error), summaryOnly func(
 	os.Exit(status)
 }
 
-// Measure makes the trials, within the limit and until a signal comes, unless
-// only the summary is wanted; then it summarises.
-func (o *Flags) Measure(measure func(context.Context) error, summarise func() error) (err error) {
+// Run opens the results file, measures, within the limit and until a signal
+// comes, unless only the summary is wanted, and then summarises.
+func Run[R Told](o *Flags, measure func(context.Context, *Book[R]) error, summarise func(*Book[R]) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, o.Limit)
 	defer cancel()
+	b, err := OpenBook[R](o.Results, o.Binary, o.SummaryOnly)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
 	if !o.SummaryOnly {
-		err = measure(ctx)
+		err = measure(ctx, b)
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("stopped before the end; the same command goes on from here: %w", context.Cause(ctx))
 		}
 	}
-	return errors.Join(err, summarise())
+	return errors.Join(err, summarise(b))
 }
 
 // RandomFor makes the choices of one trial repeatable.

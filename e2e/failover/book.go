@@ -91,16 +91,10 @@ func variants(o options) []variant {
 	return all
 }
 
-// book is the results file.
+// book is the results file. Only trials of the same binary and options count.
 type book struct {
 	*bench.Book[result]
 	rate int
-}
-
-// openBook reads what there is. Only trials of this binary count.
-func openBook(o options) (*book, error) {
-	b, err := bench.OpenBook[result](o.Results, o.Binary, o.SummaryOnly)
-	return &book{b, o.Rate}, err
 }
 
 // print is what a trial of a row depends on.

@@ -103,12 +103,12 @@ func testOptions(t *testing.T) options {
 
 func open(t *testing.T, o options) *book {
 	t.Helper()
-	b, err := openBook(o)
+	b, err := bench.OpenBook[result](o.Results, o.Binary, o.SummaryOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	return b
+	return &book{b, o.Rate}
 }
 
 func TestBookIsResumed(t *testing.T) {
@@ -148,7 +148,7 @@ func TestBookIsResumed(t *testing.T) {
 	if err := os.WriteFile(o.Results, []byte("{}\nnonsense\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openBook(o); err == nil || !strings.Contains(err.Error(), "line 2") {
+	if _, err := bench.OpenBook[result](o.Results, o.Binary, false); err == nil || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("a damaged file: %v", err)
 	}
 }

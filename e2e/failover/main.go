@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"os"
 
@@ -42,12 +41,8 @@ func parse(arguments []string) (o options, err error) {
 }
 
 // run makes the trials that are missing and prints the table.
-func run(o options) (err error) {
-	book, err := openBook(o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, book.Close()) }()
-	return o.Measure(func(ctx context.Context) error { return measure(ctx, o, book) },
-		func() error { return summarise(os.Stdout, o, book) })
+func run(o options) error {
+	return bench.Run(&o.Flags,
+		func(ctx context.Context, b *bench.Book[result]) error { return measure(ctx, o, &book{b, o.Rate}) },
+		func(b *bench.Book[result]) error { return summarise(os.Stdout, o, &book{b, o.Rate}) })
 }

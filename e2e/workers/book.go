@@ -28,16 +28,10 @@ type result struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// book is the results file.
+// book is the results file. Only trials of the same binary and options count.
 type book struct {
 	*bench.Book[result]
 	options options
-}
-
-// openBook reads what there is. Only trials of this binary count.
-func openBook(o options) (*book, error) {
-	b, err := bench.OpenBook[result](o.Results, o.Binary, o.SummaryOnly)
-	return &book{b, o}, err
 }
 
 // print is what a trial of a row depends on.

@@ -51,11 +51,11 @@ func (t *trial) joinCrowd(ctx context.Context) (err error) {
 	if t.now, err = t.leading(ctx); err != nil {
 		return err
 	}
-	if err := t.begin(); err != nil {
-		return err
-	}
 	join, err := t.spend(ctx)
 	if err != nil {
+		return err
+	}
+	if err := t.begin(); err != nil {
 		return err
 	}
 	for _, p := range t.cluster.Workers {
@@ -100,14 +100,13 @@ func (t *trial) leading(ctx context.Context) (v bench.View, err error) {
 
 func (t *trial) killHalf(ctx context.Context) error {
 	dying := t.cluster.Workers[1]
-	if err := t.begin(); err != nil {
-		return err
-	}
 	spent, err := t.spend(ctx)
 	if err != nil {
 		return err
 	}
-	t.fault = time.Now()
+	if err := t.begin(); err != nil {
+		return err
+	}
 	if err := dying.Kill(); err != nil {
 		return err
 	}

@@ -50,10 +50,10 @@ func (d *dispatcher) reported(s *session, w *scheduler.Worker) {
 
 // abandon gives up on a batch whose result is overdue. Its requests are on their
 // way elsewhere; the worker need not begin with them any more.
-func (d *dispatcher) abandon(id scheduler.ActionID) {
+func (d *dispatcher) abandon(id scheduler.ActionID) (worker string) {
 	r := d.actions[id]
 	if r == nil {
-		return
+		return ""
 	}
 	mishap := "worker " + r.action.Worker + " did not answer in time"
 	for i, t := range r.tickets {
@@ -62,10 +62,9 @@ func (d *dispatcher) abandon(id scheduler.ActionID) {
 			r.session.cancelRequest(t.envelope.RequestId, t.try)
 		}
 	}
-	d.metrics.unanswered.WithLabelValues(r.action.Worker).Inc()
-	d.workers.unanswered(r.action.Worker)
 	d.log.Warn("a device does not answer in time; its requests go elsewhere", "worker", r.action.Worker, "device", r.action.Device,
 		"model", r.action.Model, "requests", len(r.tickets))
+	return r.action.Worker
 }
 
 // carryOut sends an action to its worker. When the session is gone the policy

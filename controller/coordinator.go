@@ -49,6 +49,8 @@ type coordinator struct {
 	profiler    profiler
 	plan        plan
 	suspects    suspects
+	// blamed are the models that the state says are.
+	blamed map[uint64]bool
 	// committing says that holdings are being committed.
 	committing bool
 	// shown is when view was last made.
@@ -59,7 +61,7 @@ type coordinator struct {
 }
 
 func newCoordinator(t *term, log hclog.Logger) *coordinator {
-	k := &coordinator{term: t, log: log, mailbox: newMailbox(), connections: map[string]*connection{}, began: time.Now(), suspects: suspects{}}
+	k := &coordinator{term: t, log: log, mailbox: newMailbox(), connections: map[string]*connection{}, began: time.Now(), suspects: suspects{}, blamed: map[uint64]bool{}}
 	k.feed = newFeed(k)
 	k.profiler = newProfiler(k)
 	return k

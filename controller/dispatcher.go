@@ -159,9 +159,7 @@ func (d *dispatcher) step() {
 	d.policy.Step(d.now(), d.events, &d.decisions)
 	clear(d.events)
 	d.events = d.events[:0]
-	for _, id := range d.decisions.Abandoned {
-		d.abandon(id)
-	}
+	d.abandonAll(d.decisions.Abandoned)
 	for i := range d.decisions.Actions {
 		d.carryOut(d.decisions.Actions[i])
 	}
@@ -173,6 +171,20 @@ func (d *dispatcher) step() {
 	}
 	for _, r := range d.decisions.Repairs {
 		d.workers.repaired(r)
+	}
+}
+
+// abandonAll gives up on batches, and counts once for each worker that has any.
+func (d *dispatcher) abandonAll(actions []scheduler.ActionID) {
+	told := map[string]bool{}
+	for _, id := range actions {
+		worker := d.abandon(id)
+		if worker == "" || told[worker] {
+			continue
+		}
+		told[worker] = true
+		d.metrics.unanswered.WithLabelValues(worker).Inc()
+		d.workers.unanswered(worker)
 	}
 }
 

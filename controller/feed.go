@@ -82,7 +82,6 @@ func (f *feed) modelEvents(s *fsm.State, events []scheduler.Event) []scheduler.E
 			}})
 		}
 		if known.GetBlame() != m.Blame {
-			f.k.pardon(m.Id)
 			events = append(events, scheduler.ModelBlamed{Model: scheduler.ModelID(m.Id), Blamed: m.Blame != ""})
 		}
 		events = f.profileEvents(s, m, events)

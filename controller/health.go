@@ -13,8 +13,9 @@ const (
 	// trialTime is how long a worker that was let back in has to do without a
 	// strike, to be trusted again.
 	trialTime = 20 * time.Second
-	// strikeCommits is the least time between two log entries about a worker
-	// that has had a strike lately.
+	// strikeCommits is the least time between two log entries about a worker that
+	// has had more than one strike lately. (One that was restarted for once is to
+	// be back at once.)
 	strikeCommits = 1100 * time.Millisecond
 )
 
@@ -86,7 +87,7 @@ func (h *health) onTrial(now time.Time) bool {
 }
 
 // mayCommit says whether a log entry about the worker may be made now: one that
-// has had a strike lately causes less than one a second.
+// keeps failing causes less than one a second.
 func (h *health) mayCommit(now time.Time) bool {
-	return len(h.recent(now)) == 0 || now.Sub(h.committed) >= strikeCommits
+	return len(h.recent(now)) <= 1 || now.Sub(h.committed) >= strikeCommits
 }

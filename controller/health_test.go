@@ -85,6 +85,10 @@ func TestFailingWorkersCauseFewLogEntries(t *testing.T) {
 		t.Error("a worker without a strike has to wait")
 	}
 	h.strike(now, "died")
+	if !h.mayCommit(now) {
+		t.Error("a worker that was restarted once has to wait")
+	}
+	h.strike(now, "died")
 	if h.mayCommit(now.Add(time.Second)) || !h.mayCommit(now.Add(strikeCommits)) || !h.mayCommit(now.Add(strikeWindow)) {
 		t.Error("wrong times")
 	}

@@ -47,6 +47,10 @@ func (k *coordinator) makePlan(s *fsm.State) {
 		for _, w := range s.Targets(m) {
 			k.plan.wanted[w.Name] = append(k.plan.wanted[w.Name], m)
 		}
+		if k.blamed[m.Id] && m.Blame == "" {
+			k.pardon(m.Id)
+		}
+		k.blamed[m.Id] = m.Blame != ""
 		if s.Missing(m) > 0 {
 			k.plan.missing = append(k.plan.missing, m)
 		}
@@ -90,7 +94,7 @@ func (w *connection) putOff(id uint64)   { w.notBefore[id] = time.Now().Add(acti
 func (k *coordinator) mayLoad(w *connection, m *logpb.Model) bool {
 	if m.Info == nil {
 		for _, o := range k.connections {
-			if h := o.held[m.Id]; o != w && o.session != nil && h != nil &&
+			if h := o.held[m.Id]; o != w && o.registered && h != nil &&
 				(h.loading && time.Since(h.began) < canaryPatience || h.loaded()) {
 				return false // its answer, or the commit of that, is on its way
 			}

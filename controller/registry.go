@@ -11,7 +11,7 @@ import (
 
 const (
 	// registerInterval is the least time between two registrations of one worker.
-	registerInterval = time.Second
+	registerInterval = 2 * time.Second
 	// leavePatience is how long a worker that was asked to leave may take to say
 	// that it does.
 	leavePatience = 5 * time.Second

@@ -45,8 +45,14 @@ func count(copies []*controlpb.Copy, status logpb.HoldingStatus) (n uint32) {
 // modelStatus is all that is known of a model.
 func modelStatus(s *fsm.State, m *logpb.Model, live liveWorkers) *controlpb.ModelStatus {
 	o := obstacleTo(s, m, live)
+	copies := copiesOf(s, m)
+	for _, c := range copies {
+		if why := idle(s.Worker(c.Worker), live); why != "" && c.Status != logpb.HoldingStatus_HOLDING_STATUS_FAILED {
+			c.Error = "the worker " + why
+		}
+	}
 	return &controlpb.ModelStatus{
-		Model: m, Copies: copiesOf(s, m), Profiles: s.ProfilesOf(m), Code: string(o.code), Reason: o.reason, Advice: o.advice,
+		Model: m, Copies: copies, Profiles: s.ProfilesOf(m), Code: string(o.code), Reason: o.reason, Advice: o.advice,
 	}
 }
 

@@ -15,16 +15,22 @@ import (
 	"github.com/orrery-project/orrery/proto/peerpb"
 )
 
-// versionInterval is the pause between two looks at whether the cluster's
-// version can be raised.
-const versionInterval = 5 * time.Second
+const (
+	// versionInterval is the pause between two looks at whether the cluster's
+	// version can be raised.
+	versionInterval = 5 * time.Second
+	// versionSoon is when the first look is: a new cluster's version can be raised
+	// as soon as its members know each other.
+	versionSoon = 500 * time.Millisecond
+)
 
 // upkeep is what a leader does for the replicated state itself: it raises the
 // cluster's version once all replicas can follow, and has them compare their
 // states.
 func (t *term) upkeep(ctx context.Context, log hclog.Logger) {
-	compared := time.Now()
-	for pause(ctx, versionInterval) == nil {
+	compared, wait := time.Now(), versionSoon
+	for pause(ctx, wait) == nil {
+		wait = versionInterval
 		t.raiseVersion(ctx, log)
 		if time.Since(compared) >= t.c.tunables.Load().DigestInterval {
 			t.compareDigests(ctx, log)

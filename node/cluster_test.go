@@ -30,10 +30,18 @@ type cluster struct {
 	dirs  map[string]string
 	mu    sync.Mutex
 	stops map[string]func()
+	// ends are closed when the latest start of a node has ended.
+	ends  map[string]chan struct{}
 	conns []*rpc.Conn
 	// offsets are how far workers' clocks are off.
 	offsets map[string]time.Duration
-	tune    func(*configs.Controller)
+	// drifts are by what share they are fast.
+	drifts map[string]float64
+	// crashes are the workers that the emulated engine has crashed, in order.
+	crashes []string
+	// restarted is how many of them have been started again.
+	restarted int
+	tune      func(*configs.Controller)
 	// tuneWorker changes the configuration of workers that start from now on.
 	tuneWorker func(*configs.Worker)
 	// controllers and workers are the latest start of each node.
@@ -53,7 +61,7 @@ func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), te
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{
-			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, tune: tune,
+			t: t, net: testnet.New(), dirs: map[string]string{}, stops: map[string]func(){}, ends: map[string]chan struct{}{}, tune: tune,
 			offsets:     map[string]time.Duration{"w1": 90 * time.Minute, "w2": -time.Hour},
 			tuneWorker:  func(*configs.Worker) {},
 			controllers: map[string]*Controller{}, workers: map[string]*Worker{}, journal: &journal{},
@@ -68,6 +76,36 @@ func inTunedBubble(t *testing.T, workers int, tune func(*configs.Controller), te
 		defer c.stopAll()
 		test(t, c)
 	})
+}
+
+// crashed is what the emulated engine's crash does to a worker: its host goes, as a
+// process that dies takes its connections along.
+func (c *cluster) crashed(name string) {
+	c.net.Kill(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.crashes = append(c.crashes, name)
+}
+
+// crashCount is how many workers have crashed so far.
+func (c *cluster) crashCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.crashes)
+}
+
+// restartCrashed starts workers again that have crashed since the last call, as
+// their machines' supervisors would.
+func (c *cluster) restartCrashed() {
+	c.t.Helper()
+	c.mu.Lock()
+	fresh := c.crashes[c.restarted:]
+	c.restarted = len(c.crashes)
+	c.mu.Unlock()
+	for _, name := range fresh {
+		c.stop(name)
+		c.startWorker(name)
+	}
 }
 
 // logger writes to the journal, and to stderr what ORRERY_TEST_LOG asks for.
@@ -124,7 +162,10 @@ func (c *cluster) workerConfig(name string) *configs.Worker {
 
 func (c *cluster) startWorker(name string) {
 	c.t.Helper()
-	node, err := NewWorker(c.workerConfig(name), Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "test", ClockOffset: c.offsets[name]})
+	node, err := NewWorker(c.workerConfig(name), Options{
+		Network: c.net.Host(name), Logger: c.logger(name), Version: "test", ClockOffset: c.offsets[name], ClockDrift: c.drifts[name],
+		Crash: func() { c.crashed(name) },
+	})
 	if err != nil {
 		c.t.Fatalf("start %s: %v", name, err)
 	}
@@ -144,7 +185,14 @@ func (c *cluster) start(name string, run func(context.Context) error) {
 	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stops[name] = func() { cancel(); <-done }
+	c.stops[name], c.ends[name] = func() { cancel(); <-done }, done
+}
+
+// ended is closed when the latest start of a node has ended.
+func (c *cluster) ended(name string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ends[name]
 }
 
 // stop ends a node gracefully.

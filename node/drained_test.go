@@ -20,7 +20,9 @@ import (
 func (c *cluster) lead(from, worker string, term uint64) sessionpb.Session_ControlClient {
 	c.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+worker+":8020", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.net.Host(from).Dial(ctx, address) }))
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return c.net.Host(from).Dial(ctx, address)
+		}))
 	if err != nil {
 		c.t.Fatal(err)
 	}

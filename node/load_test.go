@@ -14,23 +14,32 @@ type traffic struct {
 	c       *cluster
 	rate    int // requests a second
 	timeout time.Duration
+	model   string
 	entries []inferencepb.GRPCInferenceServiceClient
 	stop    chan struct{}
+	once    sync.Once
 	wait    sync.WaitGroup
 
 	mu     sync.Mutex
 	sent   int
 	good   []time.Time
+	took   []time.Duration // of the good ones
 	faults []error
 }
 
 // startTraffic sends requests to the named controllers in turn until end.
 func (c *cluster) startTraffic(rate int, timeout time.Duration, names ...string) *traffic {
-	tr := &traffic{c: c, rate: rate, timeout: timeout, stop: make(chan struct{})}
+	return c.startTrafficFor("resnet18", rate, timeout, names...)
+}
+
+// startTrafficFor is startTraffic for another model.
+func (c *cluster) startTrafficFor(model string, rate int, timeout time.Duration, names ...string) *traffic {
+	tr := &traffic{c: c, rate: rate, timeout: timeout, model: model, stop: make(chan struct{})}
 	for _, name := range names {
 		tr.entries = append(tr.entries, c.inference(name))
 	}
 	tr.wait.Go(tr.run)
+	c.t.Cleanup(tr.end) // also when the test has failed
 	return tr
 }
 
@@ -50,7 +59,8 @@ func (tr *traffic) run() {
 func (tr *traffic) one(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), tr.timeout)
 	defer cancel()
-	err := ask(ctx, tr.entries[i%len(tr.entries)], image("resnet18", i))
+	began := time.Now()
+	err := ask(ctx, tr.entries[i%len(tr.entries)], image(tr.model, i))
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.sent++
@@ -58,12 +68,12 @@ func (tr *traffic) one(i int) {
 		tr.faults = append(tr.faults, fmt.Errorf("request %d: %w", i, err))
 		return
 	}
-	tr.good = append(tr.good, time.Now())
+	tr.good, tr.took = append(tr.good, time.Now()), append(tr.took, time.Since(began))
 }
 
 // end stops the load and waits for all answers.
 func (tr *traffic) end() {
-	close(tr.stop)
+	tr.once.Do(func() { close(tr.stop) })
 	tr.wait.Wait()
 }
 

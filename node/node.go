@@ -45,6 +45,9 @@ type Options struct {
 	ClockOffset time.Duration
 	// ClockDrift is for tests: by what share a worker's clock is fast.
 	ClockDrift float64
+	// Crash is for tests: what the emulated engine does to crash its worker, which
+	// by default is to end the process.
+	Crash func()
 	// Schema is for tests: a controller applies commands up to this one only,
 	// as an older release does. 0: all that it knows.
 	Schema uint32

@@ -153,6 +153,7 @@ func TestANewClusterReplacesOneThatWasLost(t *testing.T) {
 			c.startController(name)
 		}
 		leader := c.leader(controllerNames...)
+		c.awaitNewestVersion()
 		if _, err := c.restore(leader, snapshot, false); !errors.Is(err, errs.Conflict) || !strings.Contains(err.Error(), old.Cluster.Id) {
 			t.Errorf("without the operator's word: %v", err)
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,17 @@ func (c *cluster) version(at string) uint32 {
 		return 0
 	}
 	return s.Cluster.GetVersion()
+}
+
+// awaitNewestVersion waits until the cluster's version is this release's.
+func (c *cluster) awaitNewestVersion() {
+	c.t.Helper()
+	c.eventually(20*time.Second, "the newest version", func() error {
+		if v := c.version("c1"); v != fsm.Version {
+			return fmt.Errorf("it is %d", v)
+		}
+		return nil
+	})
 }
 
 // startOldController starts a controller that acts as a release with the first
@@ -60,12 +72,7 @@ func TestTheVersionRisesWhenTheLastReplicaIsUpdated(t *testing.T) {
 			c.startController(name)
 			c.digestsEqual()
 		}
-		c.eventually(20*time.Second, "the version rises", func() error {
-			if v := c.version("c1"); v != fsm.Version {
-				return errors.New("it has not")
-			}
-			return nil
-		})
+		c.awaitNewestVersion()
 		time.Sleep(10 * time.Second) // digests are compared: the command that needs the version
 		c.digestsEqual()
 	})

@@ -78,7 +78,7 @@ func newWorker(config *configs.Worker, at places, options, gossip Options) (_ *W
 			w.servers.close()
 		}
 	}()
-	engines, err := newEngines(config)
+	engines, err := newEngines(config, w.options.Crash)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,10 @@ func workerHTTP(metrics prometheus.Gatherer) http.Handler {
 }
 
 // newEngines makes the engines that some device may use.
-func newEngines(config *configs.Worker) ([]engine.Engine, error) {
+func newEngines(config *configs.Worker, crash func()) ([]engine.Engine, error) {
+	if crash == nil {
+		crash = func() { os.Exit(crashStatus) }
+	}
 	makers := map[string]func() (engine.Engine, error){
 		"gomlx": func() (engine.Engine, error) {
 			return gomlx.New(gomlx.Options{BatchRows: config.Engines.GoMLX.BatchRows})
@@ -149,7 +152,7 @@ func newEngines(config *configs.Worker) ([]engine.Engine, error) {
 			e := config.Engines.Emulated
 			return emulated.New(emulated.Options{
 				Jitter: e.Jitter, FailureRate: e.FailureRate, AllowCommands: e.AllowCommands, Seed: e.Seed,
-				Crash: func() { os.Exit(crashStatus) },
+				Crash: crash,
 			})
 		},
 	}

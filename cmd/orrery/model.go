@@ -193,7 +193,7 @@ func modelsTable(w io.Writer, models []*controlpb.ModelStatus) {
 	for _, m := range models {
 		loaded := 0
 		for _, c := range m.Copies {
-			if c.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED {
+			if c.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED && c.Error == "" {
 				loaded++
 			}
 		}
@@ -211,7 +211,7 @@ func modelsTable(w io.Writer, models []*controlpb.ModelStatus) {
 }
 
 func copiesTable(w io.Writer, models []*controlpb.ModelStatus) {
-	t := newTable(w, "MODEL", "VERSION", "WORKER", "STATUS", "TIME", "ERROR")
+	t := newTable(w, "MODEL", "VERSION", "WORKER", "STATUS", "TIME", "PROBLEM")
 	defer t.flush()
 	for _, m := range models {
 		for _, c := range m.Copies {

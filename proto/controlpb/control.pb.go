@@ -152,11 +152,13 @@ func (x *LoadModelRequest) GetRequestedAgoNs() int64 {
 
 // Copy is one worker's part of a load.
 type Copy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	Status        logpb.HoldingStatus    `protobuf:"varint,2,opt,name=status,proto3,enum=orrery.log.v1.HoldingStatus" json:"status,omitempty"`
-	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
-	LoadNs        int64                  `protobuf:"varint,4,opt,name=load_ns,json=loadNs,proto3" json:"load_ns,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Worker string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Status logpb.HoldingStatus    `protobuf:"varint,2,opt,name=status,proto3,enum=orrery.log.v1.HoldingStatus" json:"status,omitempty"`
+	// Why it failed to load, or why the worker, although it has loaded it, takes no
+	// work now.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	LoadNs        int64  `protobuf:"varint,4,opt,name=load_ns,json=loadNs,proto3" json:"load_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

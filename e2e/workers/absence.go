@@ -45,7 +45,10 @@ func kill(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(t.until(ctx, killedFor), t.awaitTaken(ctx, noticed, victim.Name)); err != nil {
+	if err := t.until(ctx, killedFor); err != nil {
+		return err
+	}
+	if err := t.awaitTaken(ctx, noticed, victim.Name); err != nil {
 		return err
 	}
 	t.tell("unscheduled_ms", t.sends.lastAfter(t.fault, time.Now(), victim.Name))

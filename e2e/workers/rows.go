@@ -75,9 +75,11 @@ type measure struct {
 // The kinds of measures: just told, with a target, and with one that no machine
 // is too slow for.
 func told(name, title string, u unit) measure { return measure{name: name, title: title, unit: u} }
+
 func within(name, title string, most time.Duration) measure {
 	return measure{name: name, title: title, most: float64(most.Milliseconds()), bounded: true}
 }
+
 func atMost(name, title string, u unit, most float64) measure {
 	return measure{name: name, title: title, unit: u, most: most, bounded: true, must: true}
 }
@@ -136,6 +138,7 @@ func rows() []row {
 				within("joined_ms", "all registered after", 10*time.Second),
 				told("join_cpu", "leader's CPU meanwhile", percent),
 				told("join_entries", "log entries", count),
+				{name: "lost", title: "sessions lost without a fault", unit: count, bounded: true},
 				told("idle_cpu", "leader's CPU at rest", percent),
 				told("idle_entries", "log entries at rest", perSecond),
 				within("unscheduled_ms", "no new work for the dead after", 500*time.Millisecond),

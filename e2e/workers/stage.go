@@ -141,9 +141,12 @@ func (s *stage) close() error {
 	return errors.Join(append(failed, os.RemoveAll(s.dir))...)
 }
 
-// awaitWhole waits until the cluster is as it should be, and sets s.now.
-func (s *stage) awaitWhole(ctx context.Context) (err error) {
-	s.now, err = bench.AwaitWhole(ctx, s.cluster, wholeTimeout)
+// awaitWhole waits until the cluster is as it should be, and sets s.now if it is.
+func (s *stage) awaitWhole(ctx context.Context) error {
+	v, err := bench.AwaitWhole(ctx, s.cluster, wholeTimeout)
+	if err == nil {
+		s.now = v
+	}
 	return err
 }
 

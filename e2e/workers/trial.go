@@ -114,8 +114,7 @@ func (t *trial) startLoad(ctx context.Context) error {
 			return fmt.Errorf("the load is not real: %.0f %% of %d requests/s are answered in %v; every worker takes part: %v", 100*share, t.load.Rate, warmUp, all)
 		}
 	}
-	term := t.now.Term
-	if v, err := bench.Whole(ctx, t.cluster); err != nil || v.Leader != t.now.Leader || v.Term != term {
+	if v, err := t.leading(ctx); err != nil || v != t.now {
 		return fmt.Errorf("%s lost the leadership before the fault (%v, %w)", t.now.Leader, v, err)
 	}
 	return bench.Pause(ctx, time.Duration(t.random.Float64()*float64(phaseSpread)))

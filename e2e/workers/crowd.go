@@ -50,12 +50,7 @@ func crowd(ctx context.Context, t *trial) error {
 	}
 	// A crowd on a machine that is too small loses workers without a fault, and
 	// that is a finding.
-	t.result.Figures["lost"] = 0
-	for e := range t.log.Since() {
-		if e.Says(bench.WorkerLost) {
-			t.result.Figures["lost"]++
-		}
-	}
+	t.result.Figures["lost"] = t.sessionsLost(nil)
 	return t.killHalf(ctx)
 }
 
@@ -159,10 +154,22 @@ func (t *trial) killHalf(ctx context.Context) error {
 		return err
 	}
 	t.tell("unscheduled_ms", t.sends.lastAfter(t.fault, time.Now(), dying.Members...))
+	t.result.Figures["survivors"] = t.sessionsLost(dying.Members)
 	told, _ := t.taken(connected...)
 	t.tell("told_ms", told)
 	t.measured = true
 	return nil
+}
+
+// sessionsLost is how many sessions the leader has lost since the fault, but
+// those to some workers.
+func (t *trial) sessionsLost(but []string) (n float64) {
+	for e := range t.log.Since() {
+		if e.Says(bench.WorkerLost) && !slices.Contains(but, e.Value("worker")) {
+			n++
+		}
+	}
+	return n
 }
 
 // spending is what the leader spends since it was begun.

@@ -143,6 +143,7 @@ func rows() []row {
 				told("idle_entries", "log entries at rest", perSecond),
 				within("unscheduled_ms", "no new work for the dead after", 500*time.Millisecond),
 				told("told_ms", "all taken out of the schedule after", milliseconds),
+				{name: "survivors", title: "survivors' sessions lost with them", unit: count, bounded: true},
 				told("kill_cpu", "leader's CPU in the 3 s after the kill", percent),
 				told("kill_entries", "log entries in these", count),
 			},

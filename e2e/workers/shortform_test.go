@@ -66,7 +66,7 @@ func try(t *testing.T, o options, s *stage, r row, trial int) result {
 	}
 	for _, m := range r.measures {
 		x, ok := one.Figures[m.name]
-		if !ok || m.must && x > m.most || m.bounded && !m.must && x > patience*m.most {
+		if !ok || m.must && x > m.most || m.bounded && m.unit == milliseconds && x > patience*m.most {
 			t.Errorf("%s, %s: %v (there: %v)", r.name, m.title, x, ok)
 		}
 	}

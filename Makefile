@@ -50,13 +50,16 @@ interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs
 
 # ---- measure
 
-.PHONY: bench-failover bench-steady
+.PHONY: bench-failover bench-workers bench-steady
 TRIALS = 10
 ROWS =
 RESULTS = bin/failover.jsonl
 
 bench-failover: build ## Measure what faults of controllers cost (Linux, root; TRIALS=10 ROWS=kill,vanish; goes on where it stopped)
 	go run ./e2e/failover -binary $(BINARY) -results '$(RESULTS)' -trials $(TRIALS) -rows '$(ROWS)'
+
+bench-workers: build ## Measure what faults of workers cost (Linux, root; TRIALS=10 ROWS=kill,freeze; goes on where it stopped)
+	go run ./e2e/workers -binary $(BINARY) -trials $(TRIALS) -rows '$(ROWS)'
 
 DURATION = 10m
 

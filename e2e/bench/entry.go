@@ -59,6 +59,22 @@ func Streamed(controllers ...*devcluster.Process) (Entry, error) {
 	}, c.Close}, nil
 }
 
+// Entries are two at each controller, one of either kind.
+func Entries(controllers []*devcluster.Process) (all []Entry, err error) {
+	for _, p := range controllers {
+		u, err := Unary(p)
+		if err != nil {
+			return nil, err
+		}
+		s, err := Streamed(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u, s)
+	}
+	return all, nil
+}
+
 // check compares an answer with what an emulated model makes of the input: its
 // hash.
 func check(r *inferencepb.ModelInferResponse, input []byte) error {

@@ -101,7 +101,8 @@ func agreed(ctx context.Context, p *devcluster.Process, leader string, replicas 
 	return nil
 }
 
-// Metrics are the figures without labels that a process shows.
+// Metrics are the figures that a process shows, those with labels by their
+// names with these behind, as it writes them: orrery_workers{state="ready"}.
 func Metrics(ctx context.Context, p *devcluster.Process) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -108,16 +108,21 @@ func (l *Load) one(i int) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.options.Deadline)
 	defer cancel()
 	sent := time.Now()
-	response, degraded, err := e.Infer(ctx, &inferencepb.ModelInferRequest{
-		ModelName:        l.options.Model,
-		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, InputBytes}}},
-		RawInputContents: [][]byte{input},
-	})
+	response, degraded, err := e.Infer(ctx, Request(l.options.Model, input))
 	o := Outcome{Entry: e.Name, Sent: sent, Took: time.Since(sent), Degraded: degraded, Err: err}
 	if err == nil {
 		o.Err = check(response, input)
 	}
 	l.options.Each(o)
+}
+
+// Request is one of one row, with an input of InputBytes.
+func Request(model string, input []byte) *inferencepb.ModelInferRequest {
+	return &inferencepb.ModelInferRequest{
+		ModelName:        model,
+		Inputs:           []*inferencepb.ModelInferRequest_InferInputTensor{{Name: "input", Datatype: "UINT8", Shape: []int64{1, InputBytes}}},
+		RawInputContents: [][]byte{input},
+	}
 }
 
 // Stop stops sending; requests that are under way go on.

@@ -9,6 +9,15 @@ import (
 	"time"
 )
 
+// MemoryDir makes a folder, in memory where the system has such.
+func MemoryDir(name string) (string, error) {
+	parent := "/dev/shm"
+	if info, err := os.Stat(parent); err != nil || !info.IsDir() {
+		parent = ""
+	}
+	return os.MkdirTemp(parent, "orrery-"+name+"-")
+}
+
 // CPU is the time that all processors have spent, in ticks.
 type CPU struct{ idle, stolen, all uint64 }
 

@@ -3,34 +3,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"os"
-	"slices"
-	"time"
 
 	"github.com/orrery-project/orrery/e2e/bench"
 )
 
 // result is one trial, as a line of the results file. Times are milliseconds.
 type result struct {
-	// Print is what the trial depends on: trials of other prints don't count.
-	Print   string    `json:"print"`
-	Row     string    `json:"row"`
-	Variant string    `json:"variant"`
-	Trial   int       `json:"trial"`
-	Seed    uint64    `json:"seed"`
-	At      time.Time `json:"at"`
-	// Invalid is why the trial does not count: it was made again.
-	Invalid string `json:"invalid,omitempty"`
+	bench.Head
 
 	// Gap is the longest time without an acknowledged control write at any of the
 	// controllers, WorstGap that at the one where it was longest.
@@ -43,15 +23,8 @@ type result struct {
 	Recovered bool `json:"recovered"`
 	Whole     bool `json:"whole"`
 
-	Sent      int      `json:"sent"`
-	Failed    int      `json:"failed"`
-	Wrong     int      `json:"wrong"`
-	Degraded  int      `json:"degraded"`
-	Errors    []string `json:"errors,omitempty"`
-	AnswerGap float64  `json:"answer_gap_ms"`
-	// Latency is the median before the fault, LatencyMax the longest of all.
-	Latency    float64 `json:"latency_ms"`
-	LatencyMax float64 `json:"latency_max_ms"`
+	bench.Requests
+	AnswerGap float64 `json:"answer_gap_ms"`
 
 	// ListeningMS is from the start of processes to their first listener.
 	ListeningMS float64 `json:"listening_ms,omitempty"`
@@ -95,14 +68,9 @@ func (r *result) refusals(writes []bench.Write) {
 			r.Unrefused++
 		default:
 			r.Refused++
-			r.RefuseMax = max(r.RefuseMax, ms(w.Took))
+			r.RefuseMax = max(r.RefuseMax, bench.MS(w.Took))
 		}
 	}
-}
-
-// ms is a time in milliseconds, to the tenth.
-func ms(d time.Duration) float64 {
-	return float64(d.Round(100*time.Microsecond)) / float64(time.Millisecond)
 }
 
 // variant is a configuration to measure.
@@ -113,114 +81,29 @@ type variant struct {
 
 // variants are our defaults, and those of the library.
 func variants(o options) []variant {
-	all := []variant{{name: "orrery", keys: o.keys}}
+	all := []variant{{name: "orrery", keys: o.Keys}}
 	if o.baseline {
 		keys := map[string]string{}
-		maps.Copy(keys, o.keys)
+		maps.Copy(keys, o.Keys)
 		maps.Copy(keys, bench.LibraryTimeouts())
 		all = append(all, variant{name: "library", keys: keys})
 	}
 	return all
 }
 
-// book is the results file.
+// book is the results file. Only trials of the same binary and options count.
 type book struct {
-	file   *os.File
-	binary string // a digest of it
-	rate   int
-	lines  []result
+	*bench.Book[result]
+	rate int
 }
-
-// openBook reads what there is. Only trials of this binary count.
-func openBook(o options) (*book, error) {
-	b := &book{rate: o.rate}
-	flags := os.O_RDWR | os.O_CREATE
-	if o.summaryOnly {
-		flags = os.O_RDONLY
-	}
-	var err error
-	if b.file, err = os.OpenFile(o.results, flags, 0o644); err != nil {
-		return nil, err
-	}
-	if b.binary, err = digest(o.binary); err != nil {
-		return nil, errors.Join(err, b.file.Close())
-	}
-	text, err := io.ReadAll(b.file)
-	if err != nil {
-		return nil, errors.Join(err, b.file.Close())
-	}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		var r result
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s, line %d is not a trial: %w; name another file by -results", o.results, n, err), b.file.Close())
-		}
-		b.lines = append(b.lines, r)
-	}
-	if len(text) > 0 && text[len(text)-1] != '\n' {
-		_, err = b.file.Write([]byte("\n"))
-	}
-	return b, err
-}
-
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
-}
-
-func (b *book) close() error { return b.file.Close() }
 
 // print is what a trial of a row depends on.
 func (b *book) print(r row, v variant) string {
-	h := sha256.New()
-	fmt.Fprint(h, b.binary, b.rate, r.name, r.deadline, r.patience, v.name, writePause)
-	for _, k := range slices.Sorted(maps.Keys(v.keys)) {
-		fmt.Fprint(h, k, v.keys[k])
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12]
+	return bench.Print(v.keys, b.Binary, b.rate, r.name, r.deadline, r.patience, v.name, writePause)
 }
 
 // trials are the valid ones of a row and variant, in order.
-func (b *book) trials(r row, v variant) (some []result) {
-	print := b.print(r, v)
-	for _, l := range b.lines {
-		if l.Print == print && l.Invalid == "" {
-			some = append(some, l)
-		}
-	}
-	slices.SortFunc(some, func(a, b result) int { return cmp.Compare(a.Trial, b.Trial) })
-	return some
-}
+func (b *book) trials(r row, v variant) []result { return b.Trials(b.print(r, v)) }
 
 // invalid are the reasons of those that don't count.
-func (b *book) invalid(r row, v variant) (reasons []string) {
-	print := b.print(r, v)
-	for _, l := range b.lines {
-		if l.Print == print && l.Invalid != "" {
-			reasons = append(reasons, l.Invalid)
-		}
-	}
-	return reasons
-}
-
-// add appends a trial.
-func (b *book) add(r result) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	if _, err := b.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("keep a result: %w", err)
-	}
-	b.lines = append(b.lines, r)
-	return nil
-}
+func (b *book) invalid(r row, v variant) []string { return b.Invalid(b.print(r, v)) }

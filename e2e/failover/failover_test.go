@@ -103,21 +103,21 @@ func testOptions(t *testing.T) options {
 
 func open(t *testing.T, o options) *book {
 	t.Helper()
-	b, err := openBook(o)
+	b, err := bench.OpenBook[result](o.Results, o.Binary, o.SummaryOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.close() })
-	return b
+	t.Cleanup(func() { b.Close() })
+	return &book{b, o.Rate}
 }
 
 func TestBookIsResumed(t *testing.T) {
 	o := testOptions(t)
 	r, v := o.rows[0], variants(o)[0]
 	b := open(t, o)
-	for _, one := range []result{{Trial: 2, Gap: 5}, {Trial: 1, Invalid: "no load"}, {Trial: 1, Gap: 7}} {
+	for _, one := range []result{{Head: bench.Head{Trial: 2}, Gap: 5}, {Head: bench.Head{Trial: 1, Invalid: "no load"}}, {Head: bench.Head{Trial: 1}, Gap: 7}} {
 		one.Print, one.Row, one.Variant = b.print(r, v), r.name, v.name
-		if err := b.add(one); err != nil {
+		if err := b.Add(one); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,39 +130,39 @@ func TestBookIsResumed(t *testing.T) {
 		t.Errorf("another variant or row has %d trials", n)
 	}
 	other := o
-	other.rate++
+	other.Rate++
 	if n := len(open(t, other).trials(r, v)); n != 0 {
 		t.Errorf("%d trials of another rate count", n)
 	}
 	other = o
-	other.keys = map[string]string{"raft.commit_timeout": "9ms"}
+	other.Keys = map[string]string{"raft.commit_timeout": "9ms"}
 	if n := len(again.trials(r, variants(other)[0])); n != 0 {
 		t.Errorf("%d trials of another configuration count", n)
 	}
-	if err := os.WriteFile(o.binary, []byte("second"), 0o644); err != nil {
+	if err := os.WriteFile(o.Binary, []byte("second"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(open(t, o).trials(r, v)); n != 0 {
 		t.Errorf("%d trials of another binary count", n)
 	}
-	if err := os.WriteFile(o.results, []byte("{}\nnonsense\n"), 0o644); err != nil {
+	if err := os.WriteFile(o.Results, []byte("{}\nnonsense\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openBook(o); err == nil || !strings.Contains(err.Error(), "line 2") {
+	if _, err := bench.OpenBook[result](o.Results, o.Binary, false); err == nil || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("a damaged file: %v", err)
 	}
 }
 
 func TestBookAfterACutLine(t *testing.T) {
 	o := testOptions(t)
-	if err := os.WriteFile(o.results, []byte(`{"row":"kill"}`), 0o644); err != nil {
+	if err := os.WriteFile(o.Results, []byte(`{"row":"kill"}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	b := open(t, o)
-	if err := b.add(result{Row: "term"}); err != nil {
+	if err := b.Add(result{Head: bench.Head{Row: "term"}}); err != nil {
 		t.Fatal(err)
 	}
-	if got := open(t, o).lines; len(got) != 2 || got[1].Row != "term" {
+	if got := open(t, o).Lines; len(got) != 2 || got[1].Row != "term" {
 		t.Errorf("lines %v", got)
 	}
 }
@@ -175,17 +175,17 @@ func TestSummary(t *testing.T) {
 	add := func(r row, v variant, one result) {
 		t.Helper()
 		one.Print, one.Row, one.Variant, one.Recovered, one.Whole = b.print(r, v), r.name, v.name, true, true
-		if err := b.add(one); err != nil {
+		if err := b.Add(one); err != nil {
 			t.Fatal(err)
 		}
 	}
 	kill, quorum, eio := o.rows[0], o.rows[1], o.rows[2]
 	for i, gap := range []float64{300, 310, 2000} {
-		add(kill, ours, result{Trial: i, Gap: gap, WorstGap: gap, Sent: 1000, Parts: []part{{Gap: gap, Stood: 1500, Elected: 1900, Acknowledged: 2000, Idle: 3}}})
-		add(kill, library, result{Trial: i, Gap: 10 * gap, Sent: 1000, Failed: 1})
+		add(kill, ours, result{Head: bench.Head{Trial: i}, Gap: gap, WorstGap: gap, Requests: bench.Requests{Sent: 1000}, Parts: []part{{Gap: gap, Stood: 1500, Elected: 1900, Acknowledged: 2000, Idle: 3}}})
+		add(kill, library, result{Head: bench.Head{Trial: i}, Gap: 10 * gap, Requests: bench.Requests{Sent: 1000, Failed: 1}})
 	}
-	add(quorum, ours, result{Gap: 1600, Sent: 1000, Failed: 1, Degraded: 700})
-	add(eio, ours, result{Gap: 200, Sent: 1000, Failed: 1, Exit: "exit status 4"})
+	add(quorum, ours, result{Gap: 1600, Requests: bench.Requests{Sent: 1000, Failed: 1, Degraded: 700}})
+	add(eio, ours, result{Gap: 200, Requests: bench.Requests{Sent: 1000, Failed: 1}, Exit: "exit status 4"})
 	var text strings.Builder
 	err := summarise(&text, o, b)
 	for _, want := range []string{
@@ -214,13 +214,13 @@ func TestDemands(t *testing.T) {
 		one  result
 		want string
 	}{
-		{"all answered", row{share: 1}, result{Sent: 10}, ""},
-		{"one failed", row{share: 1}, result{Sent: 10, Failed: 1}, "none may"},
-		{"one wrong", row{share: 1}, result{Sent: 10, Wrong: 1}, "none may"},
-		{"share kept", row{share: 0.9}, result{Sent: 10, Failed: 1}, ""},
-		{"share not kept", row{share: 0.9}, result{Sent: 10, Failed: 2}, "80.00 %"},
-		{"marked", row{share: 0.9, degraded: true}, result{Sent: 10, Degraded: 1}, ""},
-		{"not marked", row{share: 0.9, degraded: true}, result{Sent: 10}, "degraded"},
+		{"all answered", row{share: 1}, result{Requests: bench.Requests{Sent: 10}}, ""},
+		{"one failed", row{share: 1}, result{Requests: bench.Requests{Sent: 10, Failed: 1}}, "none may"},
+		{"one wrong", row{share: 1}, result{Requests: bench.Requests{Sent: 10, Wrong: 1}}, "none may"},
+		{"share kept", row{share: 0.9}, result{Requests: bench.Requests{Sent: 10, Failed: 1}}, ""},
+		{"share not kept", row{share: 0.9}, result{Requests: bench.Requests{Sent: 10, Failed: 2}}, "80.00 %"},
+		{"marked", row{share: 0.9, degraded: true}, result{Requests: bench.Requests{Sent: 10, Degraded: 1}}, ""},
+		{"not marked", row{share: 0.9, degraded: true}, result{Requests: bench.Requests{Sent: 10}}, "degraded"},
 	}
 	for _, test := range tests {
 		err := demand(test.row, column{test.one})
@@ -231,7 +231,7 @@ func TestDemands(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	binary := testOptions(t).binary
+	binary := testOptions(t).Binary
 	for _, bad := range [][]string{
 		{"-trials", "0"}, {"-rate", "1"}, {"-rows", "kill,nothing"}, {"more"}, {"-set", "x"}, {"-binary", "/nowhere/orrery"},
 	} {
@@ -254,16 +254,16 @@ func TestOneTrialOfARow(t *testing.T) {
 		t.Skip(available)
 	}
 	o := testOptions(t)
-	o.binary = os.Getenv("E2E_BINARY")
-	if o.binary == "" {
-		o.binary = filepath.Join(t.TempDir(), "built")
-		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", o.binary, "../../cmd/orrery")
+	o.Binary = os.Getenv("E2E_BINARY")
+	if o.Binary == "" {
+		o.Binary = filepath.Join(t.TempDir(), "built")
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", o.Binary, "../../cmd/orrery")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build the binary: %v\n%s", err, out)
 		}
 	}
-	o.trials, o.baseline, o.rate = 1, false, 100
+	o.Trials, o.baseline, o.Rate = 1, false, 100
 	o.rows = o.rows[:1]
 	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "orrery-failover-*"))
 	// What the figures are is not this test's business: the machine may be busy.

@@ -12,29 +12,23 @@ import (
 	"github.com/orrery-project/orrery/e2e/bench"
 )
 
-const (
-	// block is how many trials a cluster has before the other variant gets its
-	// turn, so that both meet the same neighbours.
-	block = 5
-	// retries is how many trials of a row and variant may fail to count.
-	retries = 3
-	// trialTimeout bounds a trial.
-	trialTimeout = 4 * time.Minute
-)
+// block is how many trials a cluster has before the other variant gets its
+// turn, so that both meet the same neighbours.
+const block = 5
 
 // measure makes all trials that the book lacks.
 func measure(ctx context.Context, o options, b *book) (err error) {
-	dir, remove, err := workDir()
+	dir, remove, err := bench.WorkDir("failover")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	fmt.Printf("failover: %s (%s), %d trials of each row, %d requests/s, seed %d, results in %s, load average %.2f\n",
-		o.binary, b.binary, o.trials, o.rate, o.seed, o.results, bench.LoadAverage())
+		o.Binary, b.Binary, o.Trials, o.Rate, o.Seed, o.Results, bench.LoadAverage())
 	for _, r := range o.rows {
-		for from := 1; from <= o.trials; from += block {
+		for from := 1; from <= o.Trials; from += block {
 			for _, v := range variants(o) {
-				if err := measureBlock(ctx, o, b, r, v, from, filepath.Join(dir, "cluster")); err != nil {
+				if err := series(o, b, r, v, from, filepath.Join(dir, "cluster")).Make(ctx); err != nil {
 					return err
 				}
 			}
@@ -43,66 +37,30 @@ func measure(ctx context.Context, o options, b *book) (err error) {
 	return nil
 }
 
-// measureBlock makes the trials of one block that are missing, on one cluster
-// as long as that one stays whole.
-func measureBlock(ctx context.Context, o options, b *book, r row, v variant, from int, dir string) (err error) {
-	done := map[int]bool{}
-	for _, t := range b.trials(r, v) {
-		done[t.Trial] = true
+// series are the trials of one block.
+func series(o options, b *book, r row, v variant, from int, dir string) bench.Series[*stage, result] {
+	return bench.Series[*stage, result]{
+		Name: r.name + ", " + v.name, Book: b.Book, Print: b.print(r, v), From: from, To: min(from+block-1, o.Trials),
+		Head: func(trial int) bench.Head {
+			return bench.Head{Print: b.print(r, v), Row: r.name, Variant: v.name, Trial: trial, Seed: o.Seed,
+				At: time.Now().UTC().Truncate(time.Millisecond)}
+		},
+		Open:  func(ctx context.Context) (*stage, error) { return openStage(ctx, o, r, v, dir) },
+		Close: (*stage).close,
+		Run: func(ctx context.Context, s *stage, h bench.Head) (result, error) {
+			one := result{Head: h}
+			err := runTrial(ctx, o, s, r, bench.RandomFor(o.Seed, r.name, h.Trial), &one)
+			return one, err
+		},
+		Void: func(h bench.Head) result { return result{Head: h} },
+		Done: func(s *stage, one result) (bool, error) {
+			tell(r, one)
+			if o.Logs == "" {
+				return one.Whole, nil
+			}
+			return one.Whole, bench.KeepLogs(s.cluster, o.Logs, fmt.Sprintf("%s-%s-%d-%s", r.name, v.name, one.Trial, one.At.Format("150405")))
+		},
 	}
-	var s *stage
-	defer func() {
-		if s != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	failures := 0
-	for n := from; n < from+block && n <= o.trials; n++ {
-		for !done[n] {
-			if s == nil {
-				if s, err = openStage(ctx, o, r, v, dir); err != nil {
-					return fmt.Errorf("row %s, %s: %w", r.name, v.name, err)
-				}
-			}
-			result := result{Print: b.print(r, v), Row: r.name, Variant: v.name, Trial: n, Seed: o.seed, At: time.Now().UTC().Truncate(time.Millisecond)}
-			if err := oneTrial(ctx, o, s, r, &result); err != nil {
-				return err
-			}
-			if err := b.add(result); err != nil {
-				return err
-			}
-			tell(r, result)
-			if result.Invalid == "" {
-				done[n] = true
-			} else if failures++; failures > retries {
-				return fmt.Errorf("row %s, %s: %d trials did not count; the last: %s", r.name, v.name, failures, result.Invalid)
-			}
-			if o.logs != "" {
-				if err := s.keepLogs(o.logs, fmt.Sprintf("%s-%s-%d-%s", r.name, v.name, n, result.At.Format("150405"))); err != nil {
-					return err
-				}
-			}
-			if !result.Whole {
-				broken := s
-				s = nil
-				if err := broken.close(); err != nil {
-					fmt.Printf("  stop the cluster: %v\n", err)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func oneTrial(ctx context.Context, o options, s *stage, r row, result *result) error {
-	bounded, cancel := context.WithTimeout(ctx, trialTimeout)
-	defer cancel()
-	err := runTrial(bounded, o, s, r, randomFor(o.seed, r.name, result.Trial), result)
-	if err != nil && ctx.Err() == nil {
-		result.Invalid = fmt.Sprintf("not done within %v: %v", trialTimeout, err)
-		return nil
-	}
-	return err
 }
 
 // tell prints one trial.
@@ -112,7 +70,7 @@ func tell(r row, t result) {
 		return
 	}
 	fmt.Printf("%-8s %-8s %3d  %7.1f ms without a write (%.1f at one controller), %d of %d requests failed, %.0f ms without an answer, idle %.0f %%, load %.1f\n",
-		r.name, t.Variant, t.Trial, t.Gap, t.WorstGap, t.Failed+t.Wrong, t.Sent, t.AnswerGap, t.idle(), t.Load1)
+		r.name, t.Variant, t.Trial, t.Gap, t.WorstGap, t.Bad(), t.Sent, t.AnswerGap, t.idle(), t.Load1)
 	for _, n := range t.Notes {
 		fmt.Println("    " + n)
 	}

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"syscall"
@@ -176,7 +174,7 @@ func quorum(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	t.result.ListeningMS = ms(listening.Sub(started))
+	t.result.ListeningMS = bench.MS(listening.Sub(started))
 	if err := t.awaitSuccession(ctx); err != nil {
 		return err
 	}
@@ -232,15 +230,4 @@ func exitOf(err error) string {
 		return err.Error()
 	}
 	return "exit status 0"
-}
-
-// randomFor makes the choices of one trial repeatable.
-func randomFor(seed uint64, what string, trial int) *rand.Rand {
-	return rand.New(rand.NewPCG(seed, hash(fmt.Sprintf("%s %d", what, trial))))
-}
-
-func hash(text string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(text))
-	return h.Sum64()
 }

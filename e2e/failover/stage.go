@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/orrery-project/orrery/client"
@@ -26,20 +24,6 @@ const (
 	wholeTimeout = 30 * time.Second
 	callTimeout  = 3 * time.Second
 )
-
-// workDir is a folder in memory that only this program sees, and that is gone
-// when it ends, however it does.
-func workDir() (dir string, remove func() error, err error) {
-	if dir, err = os.MkdirTemp("", "orrery-failover-"); err != nil {
-		return "", nil, err
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0755"); err != nil {
-		return "", nil, errors.Join(fmt.Errorf("mount a memory file system at %s: %w", dir, err), os.Remove(dir))
-	}
-	return dir, func() error {
-		return errors.Join(syscall.Unmount(dir, syscall.MNT_DETACH), os.Remove(dir))
-	}, nil
-}
 
 // stage is a cluster that serves, on hosts of its own.
 type stage struct {
@@ -76,7 +60,7 @@ func openStage(ctx context.Context, o options, r row, v variant, dir string) (s 
 		keys[k] = value
 	}
 	options := devcluster.Options{
-		Binary: o.binary, ModelDir: dir, Engines: []string{"emulated"}, Dir: dir, Host: s.lab.Place, ControllerKeys: keys,
+		Binary: o.Binary, ModelDir: dir, Engines: []string{"emulated"}, Dir: dir, Host: s.lab.Place, ControllerKeys: keys,
 	}
 	if r.disks {
 		for _, name := range []string{"c1", "c2", "c3"} {
@@ -143,17 +127,4 @@ func (s *stage) close() error {
 		failed = append(failed, s.lab.Close())
 	}
 	return errors.Join(append(failed, os.RemoveAll(s.dir))...)
-}
-
-// keepLogs copies the processes' logs into a folder.
-func (s *stage) keepLogs(folder, prefix string) error {
-	var failed []error
-	for _, p := range s.cluster.All() {
-		text, err := os.ReadFile(p.Log)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(folder, strings.Join([]string{prefix, p.Name, "log"}, ".")), text, 0o644)
-		}
-		failed = append(failed, err)
-	}
-	return errors.Join(failed...)
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/orrery-project/orrery/e2e/bench"
 )
 
 // odd is how many times the p50 a maximum may be before it has to be explained.
@@ -33,14 +35,6 @@ func (c column) sorted(of func(result) float64) []float64 {
 func (c column) gaps() []float64      { return c.sorted(func(t result) float64 { return t.Gap }) }
 func (c column) worstGaps() []float64 { return c.sorted(func(t result) float64 { return t.WorstGap }) }
 
-func median(sorted []float64) float64 {
-	n := len(sorted)
-	if n == 0 {
-		return 0
-	}
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
 func last(sorted []float64) float64 { return sorted[len(sorted)-1] }
 
 func (c column) sum(of func(result) int) (n int) {
@@ -57,7 +51,7 @@ func (c column) most(of func(result) float64) (most float64) {
 	return most
 }
 
-func failed(t result) int { return t.Failed + t.Wrong }
+func failed(t result) int { return t.Bad() }
 func sent(t result) int   { return t.Sent }
 
 // idle is the least idle share of a step.
@@ -81,7 +75,7 @@ func (r result) worst() part {
 // met.
 func summarise(w io.Writer, o options, b *book) error {
 	fmt.Fprintf(w, "\norrery %s on %d CPUs, %s, seed %d, %d requests/s. Time without an acknowledged control write: at all survivors taken together, and at the slowest one.\n\n",
-		b.binary, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly), o.seed, b.rate)
+		b.Binary, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly), o.Seed, b.rate)
 	fmt.Fprintln(w, "| fault | trials | p50 | max | bar (p50) | | slowest survivor: p50 | max | requests failed | longest time without an answer | library's timeouts: p50 | max | failed | ratio |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
 	var notes []string
@@ -114,37 +108,30 @@ func summarise(w io.Writer, o options, b *book) error {
 
 func line(r row, ours, library column) string {
 	gaps := ours.gaps()
-	p50 := median(gaps)
+	p50 := bench.Median(gaps)
 	verdict := "ok"
-	if p50 > ms(r.bar) {
+	if p50 > bench.MS(r.bar) {
 		verdict = "MISSED"
 	}
 	requests := fmt.Sprintf("%d / %d (deadline %v)", ours.sum(failed), ours.sum(sent), r.deadline)
 	if demand(r, ours) != nil {
 		requests += " MISSED"
 	}
-	cells := []string{r.title, fmt.Sprint(len(ours)), seconds(p50), seconds(last(gaps)), "≤ " + seconds(ms(r.bar)), verdict}
+	cells := []string{r.title, fmt.Sprint(len(ours)), bench.Seconds(p50), bench.Seconds(last(gaps)), "≤ " + bench.Seconds(bench.MS(r.bar)), verdict}
 	if r.everywhere {
 		cells = append(cells, "", "") // each of them is away for a while
 	} else {
-		cells = append(cells, seconds(median(ours.worstGaps())), seconds(last(ours.worstGaps())))
+		cells = append(cells, bench.Seconds(bench.Median(ours.worstGaps())), bench.Seconds(last(ours.worstGaps())))
 	}
-	cells = append(cells, requests, seconds(ours.most(func(t result) float64 { return t.AnswerGap })))
+	cells = append(cells, requests, bench.Seconds(ours.most(func(t result) float64 { return t.AnswerGap })))
 	if len(library) == 0 {
 		cells = append(cells, "", "", "", "")
 	} else {
 		theirs := library.gaps()
-		cells = append(cells, seconds(median(theirs)), seconds(last(theirs)),
-			fmt.Sprintf("%d / %d", library.sum(failed), library.sum(sent)), fmt.Sprintf("%.1f ×", median(theirs)/p50))
+		cells = append(cells, bench.Seconds(bench.Median(theirs)), bench.Seconds(last(theirs)),
+			fmt.Sprintf("%d / %d", library.sum(failed), library.sum(sent)), fmt.Sprintf("%.1f ×", bench.Median(theirs)/p50))
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
-}
-
-func seconds(ms float64) string {
-	if ms < 1000 {
-		return fmt.Sprintf("%.0f ms", ms)
-	}
-	return fmt.Sprintf("%.2f s", ms/1000)
 }
 
 // demand is what the requests of a row were to be and were not.
@@ -184,17 +171,17 @@ func explain(r row, v variant, c column, invalid []string) (notes []string) {
 	if r.away > 1 {
 		listening := c.sorted(func(t result) float64 { return t.ListeningMS })
 		note("counted from the start of the processes, of which the first listens after %s (p50); %d of %d answers were marked degraded; %d writes were refused meanwhile, the slowest after %s, and %d were not refused within %v",
-			seconds(median(listening)), c.sum(func(t result) int { return t.Degraded }), c.sum(sent)-c.sum(failed),
-			c.sum(func(t result) int { return t.Refused }), seconds(c.most(func(t result) float64 { return t.RefuseMax })),
+			bench.Seconds(bench.Median(listening)), c.sum(func(t result) int { return t.Degraded }), c.sum(sent)-c.sum(failed),
+			c.sum(func(t result) int { return t.Refused }), bench.Seconds(c.most(func(t result) float64 { return t.RefuseMax })),
 			c.sum(func(t result) int { return t.Unrefused }), r.patience)
 	}
 	for _, exit := range exits(c) {
 		note("%s", exit)
 	}
-	p50 := median(c.gaps())
+	p50 := bench.Median(c.gaps())
 	for _, t := range c {
 		if t.Gap > odd*p50 {
-			note("trial %d took %s, over %d times the p50: %s", t.Trial, seconds(t.Gap), odd, course(t))
+			note("trial %d took %s, over %d times the p50: %s", t.Trial, bench.Seconds(t.Gap), odd, course(t))
 		}
 	}
 	return notes
@@ -226,7 +213,7 @@ func course(t result) string {
 		if at == 0 {
 			return name + " not logged"
 		}
-		return name + " after " + seconds(at)
+		return name + " after " + bench.Seconds(at)
 	}
 	text := strings.Join([]string{step("a survivor stood", p.Stood), step("elected", p.Elected), step("led", p.Leading),
 		step("acknowledged", p.Acknowledged)}, ", ")
@@ -234,7 +221,7 @@ func course(t result) string {
 		text = p.Name + ": " + text
 	}
 	return fmt.Sprintf("%s; %d candidacies; load average %.1f, CPU idle %.0f %%, stolen %.0f %%, this program stalled for %s",
-		text, p.Candidacies, t.Load1, p.Idle, p.Stolen, seconds(p.Stall))
+		text, p.Candidacies, t.Load1, p.Idle, p.Stolen, bench.Seconds(p.Stall))
 }
 
 func btoi(b bool) int {

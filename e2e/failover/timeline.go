@@ -13,7 +13,7 @@ import (
 func (p *part) read(marks []bench.Mark, from time.Time) {
 	first := func(at *float64, when time.Time) {
 		// A log has milliseconds alone.
-		if since := max(ms(when.Sub(from)), 0.1); *at == 0 || since < *at {
+		if since := max(bench.MS(when.Sub(from)), 0.1); *at == 0 || since < *at {
 			*at = since
 		}
 	}

@@ -46,7 +46,7 @@ type trial struct {
 	// away, the leader first; survivors the others.
 	leader          *devcluster.Process
 	gone, survivors []*devcluster.Process
-	load            *load
+	load            *bench.Kept
 	writers         *bench.Writers
 	stalls          *bench.Stalls
 	spans           []span
@@ -108,7 +108,7 @@ func (t *trial) prepare(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	t.load = startLoad(o.rate, t.row.deadline, entries)
+	t.load = bench.StartKept(bench.LoadOptions{Model: modelName, Rate: o.Rate, Deadline: t.row.deadline, Entries: entries})
 	if t.writers, err = startWriters(t.row.patience, at); err != nil {
 		return err
 	}
@@ -135,18 +135,7 @@ func (t *trial) entries() (all []bench.Entry, err error) {
 		}
 		return all, nil
 	}
-	for _, p := range t.survivors {
-		u, err := bench.Unary(p)
-		if err != nil {
-			return nil, err
-		}
-		s, err := bench.Streamed(p)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, u, s)
-	}
-	return all, nil
+	return bench.Entries(t.survivors)
 }
 
 // awaitReal waits until nearly all of the load is answered, and writes are
@@ -157,13 +146,13 @@ func (t *trial) awaitReal(ctx context.Context) error {
 		if err := bench.Pause(ctx, warmUp); err != nil {
 			return err
 		}
-		share, acks := t.load.share(since), t.writers.Acknowledged(since, since)
+		share, acks := t.load.Share(since), t.writers.Acknowledged(since, since)
 		if share >= realShare && acks >= steadyAcks {
 			return nil
 		}
 		if time.Since(began) > realTimeout {
 			return fmt.Errorf("the load is not real: %.0f %% of %d requests/s are answered and %d writes acknowledged in %v",
-				100*share, t.load.rate, acks, warmUp)
+				100*share, t.load.Rate, acks, warmUp)
 		}
 	}
 }
@@ -182,7 +171,7 @@ func (t *trial) begin(name string) (end func(), err error) {
 	from := time.Now()
 	return func() {
 		to := time.Now()
-		p := part{Name: name, Stall: ms(t.stalls.Longest())}
+		p := part{Name: name, Stall: bench.MS(t.stalls.Longest())}
 		p.Idle, p.Stolen = bench.ReadCPU().Since(before)
 		p.read(marks, from)
 		t.spans = append(t.spans, span{from: from, to: to, part: p})
@@ -240,7 +229,7 @@ func (t *trial) finish() {
 	var outcomes []bench.Outcome
 	var writes []bench.Write
 	if t.load != nil {
-		outcomes = t.load.end()
+		outcomes = t.load.Outcomes()
 	}
 	if t.writers != nil {
 		writes = t.writers.End()
@@ -267,56 +256,30 @@ func (t *trial) tellWrites(writes []bench.Write) {
 	for _, s := range t.spans {
 		p := s.part
 		longest, ended := gap(all, s.from, s.to, t.row.fromBegin)
-		p.Gap, p.Acknowledged = ms(longest), ms(ended.Sub(s.from))
+		p.Gap, p.Acknowledged = bench.MS(longest), bench.MS(ended.Sub(s.from))
 		for _, moments := range each {
 			worst, _ := gap(moments, s.from, s.to, t.row.fromBegin)
-			p.WorstGap = max(p.WorstGap, ms(worst))
+			p.WorstGap = max(p.WorstGap, bench.MS(worst))
 		}
 		r.Gap, r.WorstGap = max(r.Gap, p.Gap), max(r.WorstGap, p.WorstGap)
 		r.Parts = append(r.Parts, p)
 	}
 }
 
-// keptErrors is how many kinds of errors a result tells.
-const keptErrors = 5
-
 func (t *trial) tellRequests(outcomes []bench.Outcome) {
-	r := t.result
-	var answers []time.Time
-	var before []time.Duration
 	first, last := t.spans[0].from, t.spans[len(t.spans)-1].to
 	if t.row.away > 1 {
 		first = first.Add(-quorumAway)
 	}
+	t.result.Requests.Add(outcomes, first)
+	var answers []time.Time
 	for _, o := range outcomes {
-		r.Sent++
-		r.LatencyMax = max(r.LatencyMax, ms(o.Took))
-		switch {
-		case o.Err == nil:
+		if o.Err == nil {
 			answers = append(answers, o.Done())
-			if o.Degraded {
-				r.Degraded++
-			}
-			if o.Done().Before(first) {
-				before = append(before, o.Took)
-			}
-			continue
-		case errors.Is(o.Err, bench.ErrWrong):
-			r.Wrong++
-		default:
-			r.Failed++
-		}
-		if len(r.Errors) < keptErrors {
-			r.Errors = append(r.Errors, fmt.Sprintf("sent %.0f ms after the fault, %s, after %.0f ms: %v",
-				ms(o.Sent.Sub(first)), o.Entry, ms(o.Took), o.Err))
 		}
 	}
 	longest, _ := gap(answers, first, last, false)
-	r.AnswerGap = ms(longest)
-	if len(before) > 0 {
-		slices.Sort(before)
-		r.Latency = ms(before[len(before)/2])
-	}
+	t.result.AnswerGap = bench.MS(longest)
 }
 
 // timedOut says that a call was ended by our own patience.

@@ -48,7 +48,7 @@ func openStage(ctx context.Context, o options) (s *stage, err error) {
 			s = nil
 		}
 	}()
-	if s.dir, err = memoryDir(); err != nil {
+	if s.dir, err = bench.MemoryDir("steady"); err != nil {
 		return s, err
 	}
 	if err := os.WriteFile(filepath.Join(s.dir, modelFile), []byte(modelRows), 0o644); err != nil {
@@ -76,15 +76,6 @@ func openStage(ctx context.Context, o options) (s *stage, err error) {
 	}
 	s.now, err = bench.AwaitWhole(ctx, s.cluster, wholeTimeout)
 	return s, err
-}
-
-// memoryDir makes a folder in memory, or where temporary ones are.
-func memoryDir() (string, error) {
-	parent := "/dev/shm"
-	if info, err := os.Stat(parent); err != nil || !info.IsDir() {
-		parent = ""
-	}
-	return os.MkdirTemp(parent, "orrery-steady-")
 }
 
 // close ends all processes and removes all files, but for copies of the logs if

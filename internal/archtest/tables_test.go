@@ -37,6 +37,7 @@ func layers() []row {
 		{of: list("cmd/..."), may: list("node", "client", "configs", "scheduler/sim", "models", "proto/...", "internal/...")},
 		{of: list("e2e/..."), may: list("client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/failover/..."), may: list("e2e/failover/...", "e2e/bench", "client", "models", "proto/...", "internal/...")},
+		{of: list("e2e/workers"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }

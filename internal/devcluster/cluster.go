@@ -28,6 +28,12 @@ type Options struct {
 	Binary string
 	// Controllers and Workers are how many of each; 0 means 3 and 2.
 	Controllers, Workers int
+	// PerProcess is how many workers each of the workers' processes runs; 0 means
+	// 1. Above that those of w1 are called w1-1, w1-2 and so on.
+	PerProcess int
+	// WorkersLater leaves the workers to be started by Process.Start: Start waits
+	// for the controllers alone.
+	WorkersLater bool
 	// ModelDir is the folder that the workers load models from.
 	ModelDir string
 	// Engines are those of each worker's one device. Default gomlx.
@@ -57,6 +63,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Workers == 0 {
 		o.Workers = 2
+	}
+	if o.PerProcess == 0 {
+		o.PerProcess = 1
 	}
 	if len(o.Engines) == 0 {
 		o.Engines = []string{"gomlx"}
@@ -133,7 +142,11 @@ func (c *Cluster) start(ctx context.Context) error {
 			c.Workers = append(c.Workers, p)
 		}
 	}
-	for _, p := range c.All() {
+	some := c.All()
+	if c.options.WorkersLater {
+		some = c.Controllers
+	}
+	for _, p := range some {
 		if err := p.Start(); err != nil {
 			return err
 		}
@@ -159,8 +172,13 @@ func (c *Cluster) Addresses(listener string) []string {
 }
 
 // Controller is the controller of that name, or nil.
-func (c *Cluster) Controller(name string) *Process {
-	for _, p := range c.Controllers {
+func (c *Cluster) Controller(name string) *Process { return named(c.Controllers, name) }
+
+// Worker is the process of that name that runs workers, or nil.
+func (c *Cluster) Worker(name string) *Process { return named(c.Workers, name) }
+
+func named(some []*Process, name string) *Process {
+	for _, p := range some {
 		if p.Name == name {
 			return p
 		}

@@ -270,3 +270,44 @@ func TestProcessesDieWithTheirStarter(t *testing.T) {
 		}
 	}
 }
+
+func TestManyWorkersOfOneProcess(t *testing.T) {
+	o := Options{Dir: "/d", Binary: "orrery", Controllers: 1, Workers: 2, PerProcess: 3}
+	members, err := plan(o.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, w := newProcess(o, members[0]), newProcess(o, members[2])
+	if got := strings.Join(w.command, " "); got != "orrery workerd --config /d/w2/workerd.yaml --count 3" || !slices.Equal(w.Members, []string{"w2-1", "w2-2", "w2-3"}) {
+		t.Errorf("command %q of %q", got, w.Members)
+	}
+	if got := strings.Join(c.command, " "); got != "orrery controller --config /d/c1/controller.yaml" || !slices.Equal(c.Members, []string{"c1"}) {
+		t.Errorf("command %q of %q", got, c.Members)
+	}
+}
+
+func TestWorkersThatAreStartedLater(t *testing.T) {
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody has said that w3 has a session, and it is waited for once it runs.
+	c, err := Start(t.Context(), Options{Binary: binary, ModelDir: t.TempDir(), Workers: 3, WorkersLater: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	for _, w := range c.Workers {
+		if w.PID() != 0 {
+			t.Errorf("%s was started", w.Name)
+		}
+	}
+	if err := c.Worker("w3").Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := c.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "w3") {
+		t.Errorf("w3 has no session, and it is ready: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,9 @@ type Process struct {
 	Kind Kind
 	// Addresses by listener, as in the configuration.
 	Addresses map[string]string
+	// Members are the names by which the cluster knows it: its own, or those of
+	// the workers that it runs.
+	Members []string
 	// Config and Log are the paths of its configuration and of its log, to
 	// which all lives append.
 	Config, Log string
@@ -48,6 +52,14 @@ func newProcess(o Options, m member) *Process {
 		Log:    filepath.Join(dir, "log"),
 	}
 	p.command = append(slices.Clone(m.wrap), o.Binary, string(m.kind), "--config", p.Config)
+	if m.kind == Controller || o.PerProcess <= 1 {
+		p.Members = []string{m.name}
+		return p
+	}
+	p.command = append(p.command, "--count", strconv.Itoa(o.PerProcess))
+	for i := range o.PerProcess {
+		p.Members = append(p.Members, fmt.Sprintf("%s-%d", m.name, i+1))
+	}
 	return p
 }
 

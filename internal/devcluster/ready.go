@@ -14,7 +14,7 @@ import (
 const readyPoll = 50 * time.Millisecond
 
 // WaitReady waits until every controller knows the leader and is a voter, and
-// every worker has a session. It fails when a process has exited or ctx ends.
+// every worker that was ever started has a session. It fails when a process has exited or ctx ends.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	var last error
 	for {
@@ -81,9 +81,14 @@ func (c *Cluster) missingAt(ctx context.Context, p *Process) error {
 	for _, w := range workers.Workers {
 		connected[w.Worker.GetName()] = w.Live.GetConnected()
 	}
-	for _, w := range c.Workers {
-		if !connected[w.Name] {
-			return errors.New("worker " + w.Name + " has no session")
+	for _, p := range c.Workers {
+		if p.now() == nil {
+			continue
+		}
+		for _, name := range p.Members {
+			if !connected[name] {
+				return errors.New("worker " + name + " has no session")
+			}
 		}
 	}
 	return nil

@@ -241,9 +241,25 @@ func (k *coordinator) disconnected(w *connection, s *session) {
 	}
 	k.term.c.workerMetrics.losses.WithLabelValues(cause).Inc()
 	k.log.Warn("worker disconnected", "worker", w.name, "cause", s.why(), "as", cause)
-	if cause != "left" && wasRegistered {
+	if cause != "left" && wasRegistered && k.lostAlone() {
 		k.strike(w, "its sessions break")
 	}
+}
+
+const (
+	// togetherWindow is how close in time losses are that may have one cause, and
+	// togetherShare the share of all workers that makes it the likelier one.
+	togetherWindow = time.Second
+	togetherShare  = 0.1
+)
+
+// lostAlone notes the loss of a session, and says whether it is the worker's own:
+// when many are lost at once it is their machine, the network, or this process
+// that was starved.
+func (k *coordinator) lostAlone() bool {
+	now := time.Now()
+	k.losses = append(slices.DeleteFunc(k.losses, func(at time.Time) bool { return now.Sub(at) > togetherWindow }), now)
+	return len(k.losses) <= max(1, int(togetherShare*float64(len(k.connections))))
 }
 
 // unreachable notes a failed attempt.

@@ -49,6 +49,8 @@ type coordinator struct {
 	profiler    profiler
 	plan        plan
 	suspects    suspects
+	// losses are when sessions were lost, of the last togetherWindow.
+	losses []time.Time
 	// blamed are the models that the state says are.
 	blamed map[uint64]bool
 	// committing says that holdings are being committed.

@@ -65,11 +65,11 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	switch {
 	case len(takesWork) == 0:
 		return obstacle{errs.NoWorker, "of the workers that hold it, " + enumerate(away), "see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon or a drain)"}
-	case len(s.ProfilesOf(m)) == 0:
-		return obstacle{errs.NotProfiled, "its times have not been measured yet", "wait until the cluster serves; `orrery cluster status` shows how far it is"}
 	case !slices.ContainsFunc(takesWork, func(w *logpb.Worker) bool { return weightsFit(w, m) }):
 		return obstacle{errs.NoRoom, fmt.Sprintf("its weights, %s, fit into the weights cache of no device that may run it", size(m.Info.WeightsBytes)),
 			"give a worker that holds it a larger weights_cache"}
+	case len(s.ProfilesOf(m)) == 0:
+		return obstacle{errs.NotProfiled, "its times have not been measured yet", "wait until the cluster serves; `orrery cluster status` shows how far it is"}
 	}
 	return obstacle{}
 }

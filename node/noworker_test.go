@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -92,10 +91,7 @@ func TestWhyNobodyServesAModel(t *testing.T) {
 			c.expectObstacle(leader, test.model.Name, test.reason, test.words...)
 		}
 		c.mustLoad(leader, "wide", "table.csv#wide")
-		time.Sleep(5 * time.Second)
-		if m := c.model(leader, "wide"); m.Code != string(errs.NoRoom) && m.Code != string(errs.NotProfiled) {
-			t.Errorf("too wide for a device: %v", m)
-		}
+		c.expectObstacle(leader, "wide", errs.NoRoom, "286 MiB", "weights_cache")
 	})
 }
 
@@ -104,12 +100,7 @@ func TestWhyTheWorkersOfAModelDoNotServe(t *testing.T) {
 		leader := c.serve(3)
 		c.awaitNewestVersion()
 		c.setStatus(leader, "w3", draining, 0)
-		c.eventually(10*time.Second, "w3 leaves", func() error {
-			if c.worker(leader, "w3") != nil {
-				return fmt.Errorf("it is there")
-			}
-			return nil
-		})
+		c.untilGone(leader, "w3", 10*time.Second)
 		c.setStatus(leader, "w1", cordoned, 0)
 		c.setStatus(leader, "w2", evicted, 0)
 		time.Sleep(2 * time.Second)

@@ -36,6 +36,17 @@ func (c *cluster) worker(at, name string) *controlpb.WorkerInfo {
 	return nil
 }
 
+// untilGone waits until a controller shows a worker no more.
+func (c *cluster) untilGone(at, name string, within time.Duration) {
+	c.t.Helper()
+	c.eventually(within, name+" leaves the registry", func() error {
+		if w := c.worker(at, name); w != nil {
+			return fmt.Errorf("%v", w)
+		}
+		return nil
+	})
+}
+
 // setStatus has a controller give a worker a status.
 func (c *cluster) setStatus(at, name string, status logpb.WorkerStatus, drainFor time.Duration) {
 	c.t.Helper()
@@ -150,12 +161,7 @@ func TestADrainedWorkerHandsOverAndLeaves(t *testing.T) {
 		time.Sleep(time.Second)
 		c.setStatus(follower(leader, controllerNames...), first[0], draining, time.Minute)
 		began := time.Now()
-		c.eventually(30*time.Second, first[0]+" leaves", func() error {
-			if w := c.worker(leader, first[0]); w != nil {
-				return fmt.Errorf("%v", w)
-			}
-			return nil
-		})
+		c.untilGone(leader, first[0], 30*time.Second)
 		t.Logf("%s left after %v", first[0], time.Since(began))
 		time.Sleep(time.Second)
 		load.end()
@@ -185,12 +191,7 @@ func TestADrainEndsWithItsDeadline(t *testing.T) {
 		if m := c.model("c2", "resnet18"); m.Code != "" {
 			t.Errorf("it is served, and its status says %v", m)
 		}
-		c.eventually(4*time.Second, "w1 leaves", func() error {
-			if w := c.worker(leader, "w1"); w != nil {
-				return fmt.Errorf("%v", w)
-			}
-			return nil
-		})
+		c.untilGone(leader, "w1", 4*time.Second)
 		if e := reasonOf(ask(context.Background(), c.inference("c1"), within(image("resnet18", 1), time.Second))); e.Reason != errs.NoWorker {
 			t.Errorf("with nobody left: %+v", e)
 		}
@@ -215,12 +216,7 @@ func TestADrainGoesOnUnderTheNextLeader(t *testing.T) {
 			t.Errorf("it serves what nobody else does: %v", err)
 		}
 		c.setStatus(next, "w2", ready, 0)
-		c.eventually(10*time.Second, "w1 leaves", func() error {
-			if w := c.worker(next, "w1"); w != nil {
-				return fmt.Errorf("%v", w)
-			}
-			return nil
-		})
+		c.untilGone(next, "w1", 10*time.Second)
 	})
 }
 
@@ -291,12 +287,7 @@ func TestAWorkerThatLeavesIsDeregistered(t *testing.T) {
 		load := c.startTraffic(200, time.Second, controllerNames...)
 		time.Sleep(time.Second)
 		c.stop("w1")
-		c.eventually(time.Second, "w1 is deregistered", func() error {
-			if w := c.worker(leader, "w1"); w != nil {
-				return fmt.Errorf("%v", w)
-			}
-			return nil
-		})
+		c.untilGone(leader, "w1", time.Second)
 		time.Sleep(time.Second)
 		c.startWorker("w1")
 		time.Sleep(2 * time.Second)

@@ -14,14 +14,8 @@ import (
 // live is what a controller says of a worker right now.
 func (c *cluster) live(at, worker string) *controlpb.WorkerLive {
 	c.t.Helper()
-	r, err := c.control(at).ListWorkers(context.Background(), &controlpb.ListWorkersRequest{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for _, w := range r.Workers {
-		if w.Worker.Name == worker {
-			return w.Live
-		}
+	if w := c.worker(at, worker); w != nil {
+		return w.Live
 	}
 	c.t.Fatalf("%s is not registered", worker)
 	return nil

@@ -33,7 +33,7 @@ func (d *dispatcher) workerDown(s *session, name string, died bool) {
 		if t.at != s {
 			continue
 		}
-		t.mishaps = append(t.mishaps, mishap)
+		t.mishap(name, mishap)
 		if t.done {
 			t.output, t.executed = nil, true
 			d.submit(t)
@@ -58,8 +58,9 @@ func (d *dispatcher) abandon(id scheduler.ActionID) (worker string) {
 	mishap := "worker " + r.action.Worker + " did not answer in time"
 	for i, t := range r.tickets {
 		if t.try == r.tries[i] {
-			t.mishaps = append(t.mishaps, mishap)
+			t.mishap(r.action.Worker, mishap)
 			r.session.cancelRequest(t.envelope.RequestId, t.try)
+			t.at = nil
 		}
 	}
 	d.log.Warn("a device does not answer in time; its requests go elsewhere", "worker", r.action.Worker, "device", r.action.Device,
@@ -142,11 +143,16 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 			code, message = result.Items[i].Code, result.Items[i].Message
 		}
 		t.fault, t.faultCode = message, code
+		if event.Outcome == scheduler.Refused || event.Outcome == scheduler.Skipped {
+			t.at = nil // it is in nobody's hands
+		}
+		t.executed = t.executed || code == sessionpb.ResultCode_RESULT_CODE_LOST
 		switch code {
 		case sessionpb.ResultCode_RESULT_CODE_INVALID_INPUT:
 			event.Rejected = append(event.Rejected, t.id)
 		case sessionpb.ResultCode_RESULT_CODE_PAYLOAD_MISSING, sessionpb.ResultCode_RESULT_CODE_CANCELLED:
 			event.Returned = append(event.Returned, t.id)
+			t.at = nil
 		case sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED:
 			if result.Code == sessionpb.ResultCode_RESULT_CODE_OK {
 				event.Rejected = append(event.Rejected, t.id)

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -26,12 +27,20 @@ const (
 	repairHolding      = "holding"      // that the state believed in, on connect
 )
 
+// errNoReport ends a session that is not the worker's current one.
+var errNoReport = errors.New("the worker does not report")
+
 // askReport asks for a report when one is due.
 func (k *coordinator) askReport(w *connection) {
 	if time.Since(w.asked) < k.term.c.tunables.Load().CompareInterval {
 		return
 	}
-	w.asked = time.Now()
+	if !w.reported {
+		// It beats, and does nothing for this session any more.
+		w.session.end(errNoReport)
+		return
+	}
+	w.asked, w.reported = time.Now(), false
 	w.session.askReport()
 }
 
@@ -50,6 +59,7 @@ func (k *coordinator) compare(s *session, r *sessionpb.Report) {
 	if w == nil || w.session != s || r.Worker.GetIncarnation() != w.incarnation() {
 		return
 	}
+	w.reported = true
 	for range s.missing(r) {
 		k.repaired(w, repairAction, 0, "the worker does not know the action")
 	}

@@ -16,10 +16,12 @@ import (
 	"github.com/orrery-project/orrery/proto/sessionpb"
 )
 
-// Bounds of the back-off between attempts to open a session.
+// Bounds of the back-off between attempts to open a session. One that ends within
+// shortSession counts as a failed attempt.
 const (
 	connectPauseMin = 50 * time.Millisecond
 	connectPauseMax = 300 * time.Millisecond
+	shortSession    = time.Second
 )
 
 // connection is the leader's relation to one worker, whether a session is open
@@ -48,10 +50,8 @@ type connection struct {
 	// since is when the worker was last registered and connected, or when the
 	// leader first heard of it.
 	since time.Time
-	// attempts counts those that failed since then; nobodyListens says that all of
-	// them found the port closed: the process is gone, not just silent.
-	attempts      int
-	nobodyListens bool
+	// closedInRow counts the last attempts that found the worker's port closed.
+	closedInRow int
 	// left is an incarnation that said that it would end.
 	left string
 
@@ -79,14 +79,17 @@ type visit struct {
 	// loading counts the loads in flight; profiling are the models that are being
 	// measured, by device; alone is one that is loaded or measured while nothing
 	// else is, because it is suspected, 0 for none.
-	loading   int
-	profiling map[uint32]uint64
-	alone     uint64
+	loading    int
+	profiling  map[uint32]uint64
+	alone      uint64
+	aloneSince time.Time
 	// leaveAsked is when a drained worker was asked to.
 	leaveAsked time.Time
-	// asked is when a report was asked for, repairs what was found to differ.
-	asked   time.Time
-	repairs uint64
+	// asked is when a report was asked for, reported whether it has come; repairs
+	// counts what was found to differ.
+	asked    time.Time
+	reported bool
+	repairs  uint64
 }
 
 // held is one model in a worker's host memory.
@@ -99,6 +102,8 @@ type held struct {
 	// loading: it is on its way into memory, since began.
 	loading bool
 	began   time.Time
+	// usedThen is how much of the host memory was counted on when that began.
+	usedThen uint64
 }
 
 func (h *held) loaded() bool {
@@ -142,7 +147,7 @@ func (k *coordinator) keepConnected(ctx context.Context, w *connection) {
 			wait = min(2*wait, connectPauseMax)
 			continue
 		}
-		wait = connectPauseMin
+		opened := time.Now()
 		w.mu.Lock()
 		w.next = 0
 		w.mu.Unlock()
@@ -153,7 +158,11 @@ func (k *coordinator) keepConnected(ctx context.Context, w *connection) {
 		}
 		k.mailbox.post(func() { k.disconnected(w, s) })
 		s.close()
+		if time.Since(opened) > shortSession {
+			wait = connectPauseMin
+		}
 		_ = pause(ctx, wait)
+		wait = min(2*wait, connectPauseMax)
 	}
 }
 
@@ -192,7 +201,7 @@ func (k *coordinator) connected(w *connection, s *session) {
 	report := s.first
 	w.answered, w.err = true, nil
 	w.visit = visit{
-		session: s, report: report, asked: time.Now(),
+		session: s, report: report, asked: time.Now(), reported: true,
 		held: map[uint64]*held{}, notBefore: map[uint64]time.Time{}, profiling: map[uint32]uint64{},
 	}
 	for _, m := range report.Models {
@@ -221,7 +230,7 @@ func (k *coordinator) disconnected(w *connection, s *session) {
 		return
 	}
 	if w.registered {
-		w.since, w.attempts = time.Now(), 0
+		w.since, w.closedInRow = time.Now(), 0
 	}
 	died := s.died()
 	if died {
@@ -268,8 +277,10 @@ func (k *coordinator) unreachable(w *connection, closed bool, err error) {
 		k.log.Warn("worker is unreachable", "worker", w.name, "error", err)
 	}
 	w.answered, w.err = true, err
-	w.nobodyListens = closed && (w.attempts == 0 || w.nobodyListens)
-	w.attempts++
+	w.closedInRow++
+	if !closed {
+		w.closedInRow = 0
+	}
 }
 
 // problem is what a worker list says of a worker without a session.

@@ -49,6 +49,12 @@ type coordinator struct {
 	profiler    profiler
 	plan        plan
 	suspects    suspects
+	// verdicts are to be committed.
+	verdicts          []*logpb.SetModelBlame
+	committingVerdict bool
+	// former are those that have lately gone from registry and gossip: a worker
+	// that comes and goes keeps its strikes.
+	former map[string]*connection
 	// losses are when sessions were lost, of the last togetherWindow.
 	losses []time.Time
 	// blamed are the models that the state says are.
@@ -63,7 +69,7 @@ type coordinator struct {
 }
 
 func newCoordinator(t *term, log hclog.Logger) *coordinator {
-	k := &coordinator{term: t, log: log, mailbox: newMailbox(), connections: map[string]*connection{}, began: time.Now(), suspects: suspects{}, blamed: map[uint64]bool{}}
+	k := &coordinator{term: t, log: log, mailbox: newMailbox(), connections: map[string]*connection{}, began: time.Now(), suspects: suspects{}, blamed: map[uint64]bool{}, former: map[string]*connection{}}
 	k.feed = newFeed(k)
 	k.profiler = newProfiler(k)
 	return k
@@ -110,6 +116,7 @@ func (k *coordinator) reconcile(s *fsm.State) {
 		k.lookForTwins(w)
 	}
 	k.commitHoldings(s)
+	k.commitVerdicts(s)
 	k.profiler.step(s)
 	k.startup.step(s)
 	k.feed.step(s)
@@ -137,6 +144,9 @@ func (k *coordinator) meet(s *fsm.State) {
 		if w == nil {
 			ctx, cancel := context.WithCancel(k.ctx)
 			w = &connection{name: name, cancel: cancel, addresses: known, since: time.Now()}
+			if before := k.former[name]; before != nil {
+				w.health, w.registeredAt = before.health, before.registeredAt
+			}
 			k.connections[name] = w
 			k.wait.Go(func() { k.keepConnected(ctx, w) })
 		}
@@ -146,8 +156,12 @@ func (k *coordinator) meet(s *fsm.State) {
 		if addresses[name] == nil && w.session == nil {
 			w.cancel()
 			delete(k.connections, name)
+			k.former[name] = w
 		}
 	}
+	maps.DeleteFunc(k.former, func(name string, w *connection) bool {
+		return k.connections[name] != nil || time.Since(w.since) > strikeWindow
+	})
 }
 
 // commit commits a command on a goroutine of its own, then runs done on the

@@ -47,14 +47,21 @@ type ticket struct {
 	// fault is what the worker said was wrong with it, and whose fault it was.
 	fault     string
 	faultCode sessionpb.ResultCode
-	// executed says that a worker has run it once, but the outputs were lost.
+	// executed says that a worker has run it once, or may have, and the outputs
+	// were lost.
 	executed bool
-	// mishaps are what happened to it at workers, for the client.
-	mishaps []string
+	// mishaps are what happened to it at workers, for the client; sufferers are
+	// these workers.
+	mishaps, sufferers []string
 	// sent and the engine's time, for the stages.
 	sent   scheduler.Instant
 	result scheduler.Instant
 	engine time.Duration
+}
+
+// mishap notes what happened to it at a worker.
+func (t *ticket) mishap(worker, what string) {
+	t.mishaps, t.sufferers = append(t.mishaps, what), append(t.sufferers, worker)
 }
 
 // running is an action in a worker's hands. tries are the numbers under which the
@@ -74,6 +81,8 @@ type workerWatch interface {
 	atFault(worker string)
 	// blamed: workers died with a model, which is stopped.
 	blamed(scheduler.Blame)
+	// forgiven: what the worker suffered was a request's fault.
+	forgiven(worker string)
 	// repaired: what was believed of a device was wrong.
 	repaired(scheduler.Repair)
 	// live is what is known of all workers, nil for nothing.
@@ -197,6 +206,7 @@ type nobody struct{}
 func (nobody) unanswered(string)         {}
 func (nobody) atFault(string)            {}
 func (nobody) blamed(scheduler.Blame)    {}
+func (nobody) forgiven(string)           {}
 func (nobody) repaired(scheduler.Repair) {}
 func (nobody) live() liveWorkers         { return nil }
 
@@ -333,6 +343,11 @@ func (d *dispatcher) complete(c *scheduler.Completion) {
 		return
 	}
 	delete(d.tickets, c.Request)
+	if c.Reason == scheduler.Poisonous || c.Reason == scheduler.Unanswered {
+		for _, name := range t.sufferers {
+			d.workers.forgiven(name)
+		}
+	}
 	if c.Reason != scheduler.Done {
 		d.answer(t, failed(d.refusal(t, c)))
 		return

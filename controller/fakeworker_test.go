@@ -2,6 +2,7 @@ package controller
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ type fakeWorker struct {
 	carryOut func(*sessionpb.Action) *sessionpb.Result
 	// outputs are on their way to the leader.
 	outputs chan *exchangepb.Envelope
+	// sessions counts those that were opened.
+	sessions atomic.Int32
 }
 
 // newFakeWorker holds model "m" of replicaWith, as a later start of its "w".
@@ -61,6 +64,7 @@ func (w *fakeWorker) serve(t *testing.T) rpc.DialFunc {
 
 // Control answers pings and actions.
 func (w *fakeWorker) Control(stream grpc.BidiStreamingServer[sessionpb.LeaderMessage, sessionpb.WorkerMessage]) error {
+	w.sessions.Add(1)
 	answer := &sessionpb.WorkerMessage{Opened: &sessionpb.Opened{}, Report: w.report}
 	var kept []*sessionpb.Action
 	for {

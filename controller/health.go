@@ -58,7 +58,27 @@ func (h *health) confine(now time.Time, reason string) {
 		h.length = quarantineMin
 	}
 	h.until, h.reason = now.Add(h.length), reason
+}
+
+// condemn begins a quarantine for one failure that is enough by itself.
+func (h *health) condemn(now time.Time, reason string) {
 	h.strikes = append(h.recent(now), now)
+	h.confine(now, reason)
+}
+
+// forgive takes back the last strike, and a quarantine that began by it.
+func (h *health) forgive(now time.Time) {
+	recent := h.recent(now)
+	if len(recent) == 0 {
+		return
+	}
+	h.strikes = recent[:len(recent)-1]
+	if h.quarantined(now) && len(h.strikes) < strikesAllowed {
+		h.until, h.length = time.Time{}, h.length/2
+		if h.length < quarantineMin {
+			h.length = 0
+		}
+	}
 }
 
 // release ends a quarantine, and all that was held against the worker.

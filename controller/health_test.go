@@ -93,3 +93,20 @@ func TestFailingWorkersCauseFewLogEntries(t *testing.T) {
 		t.Error("wrong times")
 	}
 }
+
+func TestAStrikeThatWasNotItsFaultIsTakenBack(t *testing.T) {
+	var h health
+	now := time.Now()
+	for range strikesAllowed {
+		h.strike(now, "died")
+	}
+	h.forgive(now)
+	if h.quarantined(now) || h.onTrial(now) || len(h.strikes) != strikesAllowed-1 {
+		t.Errorf("quarantined %v, on trial %v, %d strikes", h.quarantined(now), h.onTrial(now), len(h.strikes))
+	}
+	if !h.strike(now, "died again") || h.left(now) != quarantineMin {
+		t.Error("the next one does not count")
+	}
+	var clean health
+	clean.forgive(now)
+}

@@ -71,9 +71,12 @@ func (k *coordinator) load(s *fsm.State, w *connection) {
 			if w.loading >= limit {
 				break
 			}
+			if w.held[m.Id] != nil {
+				continue
+			}
 			failed := s.Holding(m.Id, w.name).GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_FAILED
-			if w.held[m.Id] == nil && !failed && w.due(m.Id) && k.mayLoad(w, m) {
-				k.loadModel(w, m)
+			if !failed && w.due(m.Id) && k.mayLoad(s, w, m) {
+				k.loadModel(s, w, m)
 			}
 		}
 	}
@@ -91,10 +94,11 @@ func (w *connection) putOff(id uint64)   { w.notBefore[id] = time.Now().Add(acti
 // mayLoad says whether the worker may begin to load the model now. A model that
 // nobody has loaded yet is loaded by one worker first: it may be one that kills
 // workers.
-func (k *coordinator) mayLoad(w *connection, m *logpb.Model) bool {
+func (k *coordinator) mayLoad(s *fsm.State, w *connection, m *logpb.Model) bool {
 	if m.Info == nil {
 		for _, o := range k.connections {
 			if h := o.held[m.Id]; o != w && o.registered && h != nil &&
+				s.Holding(m.Id, o.name).GetStatus() != logpb.HoldingStatus_HOLDING_STATUS_FAILED &&
 				(h.loading && time.Since(h.began) < canaryPatience || h.loaded()) {
 				return false // its answer, or the commit of that, is on its way
 			}
@@ -134,8 +138,8 @@ func contains(sorted []uint64, id uint64) bool {
 	return found
 }
 
-func (k *coordinator) loadModel(w *connection, m *logpb.Model) {
-	h := &held{status: logpb.HoldingStatus_HOLDING_STATUS_PENDING, loading: true, began: time.Now()}
+func (k *coordinator) loadModel(state *fsm.State, w *connection, m *logpb.Model) {
+	h := &held{status: logpb.HoldingStatus_HOLDING_STATUS_PENDING, loading: true, began: time.Now(), usedThen: k.roomOf(state, w).used}
 	w.held[m.Id] = h
 	w.loading++
 	s := w.session
@@ -299,17 +303,24 @@ func (k *coordinator) gone(s *fsm.State, w *connection) (updates []*logpb.Holdin
 
 // fitsNow says whether a worker seems to have the memory for a model.
 func (k *coordinator) fitsNow(s *fsm.State, w *connection, id uint64) bool {
-	m := s.Model(id)
-	if m.GetInfo() == nil {
-		return false
+	r := k.roomOf(s, w)
+	if m := s.Model(id); m.GetInfo() != nil {
+		return r.fits(m)
 	}
-	r := room{worker: s.Worker(w.name)}
+	// Nobody knows how much it needs: when there is more than there was.
+	h := w.held[id]
+	return h == nil || r.used < h.usedThen
+}
+
+// roomOf counts what a worker holds, or is to hold.
+func (k *coordinator) roomOf(s *fsm.State, w *connection) *room {
+	r := &room{worker: s.Worker(w.name)}
 	for _, record := range k.plan.records[w.name] {
 		if record.Status != logpb.HoldingStatus_HOLDING_STATUS_FAILED {
 			r.take(s.Model(record.ModelId))
 		}
 	}
-	return r.fits(m)
+	return r
 }
 
 // forget is the update that removes a holding.
@@ -321,17 +332,19 @@ func forget(h *logpb.Holding) *logpb.HoldingUpdate {
 // that can't load now.
 func (k *coordinator) choose(s *fsm.State) (updates []*logpb.HoldingUpdate) {
 	for _, record := range s.Workers() {
-		if record.Status == logpb.WorkerStatus_WORKER_STATUS_READY {
+		w := k.connections[record.Name]
+		waits := record.Status == logpb.WorkerStatus_WORKER_STATUS_READY && (w == nil || !w.health.quarantined(time.Now()))
+		if waits || w.isRegistered() && w.loading > 0 {
 			continue
 		}
 		for _, h := range k.plan.records[record.Name] {
-			if h.Status == logpb.HoldingStatus_HOLDING_STATUS_PENDING && !k.connections[record.Name].isRegistered() {
+			if h.Status == logpb.HoldingStatus_HOLDING_STATUS_PENDING {
 				updates = append(updates, forget(h))
 			}
 		}
 	}
 	if len(k.plan.missing) == 0 {
-		return nil
+		return updates
 	}
 	all := newRooms(s, func(name string) (int, bool) {
 		w := k.connections[name]

@@ -64,14 +64,22 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	}
 	switch {
 	case len(takesWork) == 0:
-		return obstacle{errs.NoWorker, "of the workers that hold it, " + enumerate(away), "see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon or a drain)"}
+		return obstacle{errs.NoWorker, "of the workers that hold it, " + enumerate(away), "see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon, a drain, an eviction or a quarantine)"}
 	case !slices.ContainsFunc(takesWork, func(w *logpb.Worker) bool { return weightsFit(w, m) }):
 		return obstacle{errs.NoRoom, fmt.Sprintf("its weights, %s, fit into the weights cache of no device that may run it", size(m.Info.WeightsBytes)),
 			"give a worker that holds it a larger weights_cache"}
-	case len(s.ProfilesOf(m)) == 0:
+	case !slices.ContainsFunc(takesWork, func(w *logpb.Worker) bool { return profiledOn(s, w, m) }):
 		return obstacle{errs.NotProfiled, "its times have not been measured yet", "wait until the cluster serves; `orrery cluster status` shows how far it is"}
 	}
 	return obstacle{}
+}
+
+// profiledOn says whether the model has been measured on a kind of device of the
+// worker that may run it.
+func profiledOn(s *fsm.State, w *logpb.Worker, m *logpb.Model) bool {
+	return slices.ContainsFunc(w.Devices, func(d *logpb.Device) bool {
+		return runsOn(d, m) && s.Profile(profileKey{m.Info.GetDigest(), m.Info.GetEngine(), m.Info.GetEngineVersion(), d.Kind}.proto()) != nil
+	})
 }
 
 // notLoaded is for a model that no worker holds.
@@ -96,6 +104,9 @@ func notLoaded(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	}
 	switch {
 	case waits > 0:
+		if shall := len(s.Targets(m)) + s.Missing(m); m.Copies > 0 && shall < waits {
+			waits = shall
+		}
 		advice := "wait; `orrery model status " + m.Name + "` shows how it goes on"
 		for _, w := range able {
 			if why := idle(w, live); why != "" {
@@ -127,7 +138,7 @@ func unable(s *fsm.State, m *logpb.Model) obstacle {
 	switch {
 	case len(others) > 0:
 		return obstacle{errs.NoWorker, "of the workers that could hold it, " + enumerate(others),
-			"see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon or a drain)"}
+			"see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon, a drain, an eviction or a quarantine)"}
 	case len(labelled) > 0:
 		return obstacle{errs.NoMatch, fmt.Sprintf("no worker has the labels that it asks for (%s)", labels(m.Constraints)),
 			"give a worker these labels in its configuration, or load the model without them"}

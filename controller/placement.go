@@ -89,8 +89,14 @@ func (r *room) fits(m *logpb.Model) bool {
 // its engine may use.
 func weightsFit(w *logpb.Worker, m *logpb.Model) bool {
 	return slices.ContainsFunc(w.Devices, func(d *logpb.Device) bool {
-		return (len(d.Engines) == 0 || slices.Contains(d.Engines, m.Info.GetEngine())) && m.Info.GetWeightsBytes() <= uint64(d.Pages)*d.PageBytes
+		return runsOn(d, m) && m.Info.GetWeightsBytes() <= uint64(d.Pages)*d.PageBytes
 	})
+}
+
+// runsOn says whether the model's engine may use a device. One that names no
+// engines may be used by all.
+func runsOn(d *logpb.Device, m *logpb.Model) bool {
+	return len(d.Engines) == 0 || slices.Contains(d.Engines, m.Info.GetEngine())
 }
 
 // share is how much of the host memory would be used with the model; 0: there is

@@ -46,6 +46,19 @@ func newProfiler(k *coordinator) profiler {
 	return profiler{k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]bool{}}
 }
 
+// crowdedRetry is the pause after a device had no room or time for a measurement.
+const crowdedRetry = time.Second
+
+// crowded says whether a measurement failed for what else there is on the device:
+// that says nothing of the model.
+func crowded(c sessionpb.ResultCode) bool {
+	switch c {
+	case sessionpb.ResultCode_RESULT_CODE_CACHE_EXHAUSTED, sessionpb.ResultCode_RESULT_CODE_TOO_EARLY, sessionpb.ResultCode_RESULT_CODE_WEIGHTS_IN_USE:
+		return true
+	}
+	return false
+}
+
 // place is where a model can be measured.
 type place struct {
 	worker *connection // nil: not connected
@@ -150,6 +163,10 @@ func (p *profiler) finish(m *logpb.Model, key profileKey, r *sessionpb.Result) {
 	delete(p.inHand, key)
 	p.notBefore[key] = time.Now().Add(actionRetry)
 	if r == nil || passingLoad(r.Code) {
+		return
+	}
+	if crowded(r.Code) {
+		p.notBefore[key] = time.Now().Add(crowdedRetry)
 		return
 	}
 	p.failed[key]++

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"errors"
 	"time"
 
 	"github.com/orrery-project/orrery/fsm"
@@ -9,9 +10,16 @@ import (
 
 // This file keeps the registry: who is in it, and with which status.
 
+// errDeregistered ends the session of a worker that is not in the registry any
+// more.
+var errDeregistered = errors.New("the worker is not registered any more")
+
 const (
 	// registerInterval is the least time between two registrations of one worker.
 	registerInterval = 2 * time.Second
+	// closedEnough attempts in a row that found the worker's port closed say that
+	// its process is gone, and not just silent.
+	closedEnough = 2
 	// leavePatience is how long a worker that was asked to leave may take to say
 	// that it does.
 	leavePatience = 5 * time.Second
@@ -20,10 +28,19 @@ const (
 // register commits the registration of a worker's incarnation, and tells the
 // worker once it is committed: from then on it executes.
 func (k *coordinator) register(s *fsm.State, w *connection) {
-	if w.session == nil || w.committing || w.left == w.incarnation() {
+	if w.session == nil {
 		return
 	}
 	record, said := s.Worker(w.name), w.report.Worker
+	if w.registered && record.GetIncarnation() != said.Incarnation {
+		// It was removed, or another one has been registered.
+		w.registered = false
+		w.session.end(errDeregistered)
+		return
+	}
+	if w.committing || w.left == said.Incarnation {
+		return
+	}
 	if record != nil && record.Incarnation == said.Incarnation && record.Status != logpb.WorkerStatus_WORKER_STATUS_LOST {
 		if !w.registered {
 			w.registered = true
@@ -69,7 +86,7 @@ func (k *coordinator) retire(s *fsm.State, w *connection) {
 	}
 	t := k.term.c.tunables.Load()
 	away, lostAfter := time.Since(w.since), t.LostAfter
-	if w.session == nil && w.attempts > 0 && w.nobodyListens {
+	if w.session == nil && w.closedInRow >= closedEnough {
 		lostAfter = t.DeadAfter
 	}
 	draining := record.Status == logpb.WorkerStatus_WORKER_STATUS_DRAINING
@@ -125,8 +142,8 @@ func (k *coordinator) drain(s *fsm.State, w *connection) {
 		w.session.leave()
 		return
 	}
-	if now.Sub(w.leaveAsked) > leavePatience && !w.committing && w.left == "" {
-		w.left = record.Incarnation // it is of a release that can't be asked
+	if now.Sub(w.leaveAsked) > leavePatience && !w.committing {
+		w.left = record.Incarnation // it hangs, or is of a release that can't be asked
 		k.removeWorker(w, record, "it was drained, and does not leave by itself")
 	}
 }
@@ -149,19 +166,36 @@ func (k *coordinator) servedElsewhere(s *fsm.State, w *connection, m *logpb.Mode
 		if o == nil || o == w || !o.up || record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || !contains(o.upModels, m.Id) {
 			continue
 		}
-		for _, d := range record.Devices {
-			if s.Profile(profileKey{m.Info.Digest, m.Info.Engine, m.Info.EngineVersion, d.Kind}.proto()) != nil {
-				return true
-			}
+		if profiledOn(s, record, m) {
+			return true
 		}
 	}
 	return false
 }
 
-// strike notes a failure of a worker, which may put it into quarantine.
+// strike notes a failure of a worker, which may put it into quarantine, unless
+// nobody else is left.
 func (k *coordinator) strike(w *connection, reason string) {
-	if w.health.strike(time.Now(), reason) {
+	if k.othersServe(w) && w.health.strike(time.Now(), reason) {
 		k.quarantined(w)
+	}
+}
+
+// othersServe says whether another worker is in service.
+func (k *coordinator) othersServe(w *connection) bool {
+	now := time.Now()
+	for _, o := range k.connections {
+		if o != w && o.up && !o.health.quarantined(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// forgive takes back a worker's last strike: it was not its fault.
+func (k *coordinator) forgive(name string) {
+	if w := k.connections[name]; w != nil {
+		w.health.forgive(time.Now())
 	}
 }
 

@@ -28,11 +28,13 @@ var errStale = errors.New("the worker knows a newer leader")
 
 // sessionOptions is what opening a session takes.
 type sessionOptions struct {
-	worker    string // its name
-	address   string
-	dial      rpc.DialFunc
-	leader    *sessionpb.Leader
-	id        string
+	worker  string // its name
+	address string
+	dial    rpc.DialFunc
+	leader  *sessionpb.Leader
+	id      string
+	// probe: the session is only to find out who is there.
+	probe     bool
 	heartbeat time.Duration
 	misses    int
 	// now is the leader's clock in nanoseconds.
@@ -122,9 +124,13 @@ func (s *session) connect() error {
 	if err != nil {
 		return err
 	}
-	open := &sessionpb.Open{Leader: o.leader, SessionId: o.id, Worker: o.worker}
+	open := &sessionpb.Open{Leader: o.leader, SessionId: o.id, Worker: o.worker, Probe: o.probe}
 	s.start(func() error { return s.readControl(control) })
-	s.start(func() error { return s.readData(data) })
+	s.start(func() error {
+		err := s.readData(data)
+		s.lastWords()
+		return err
+	})
 	s.start(func() error {
 		if err := control.Send(&sessionpb.LeaderMessage{Open: open}); err != nil {
 			return s.cut(err)
@@ -150,6 +156,19 @@ func (s *session) cut(err error) error {
 		<-s.ctx.Done()
 	}
 	return err
+}
+
+// lastWordsPatience is how long the end of the data stream lets Control speak: a
+// worker that leaves says so there, and both streams end.
+const lastWordsPatience = 100 * time.Millisecond
+
+func (s *session) lastWords() {
+	timer := time.NewTimer(lastWordsPatience)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
 }
 
 // start runs one of the session's goroutines; the first to return ends it.
@@ -230,14 +249,16 @@ func (s *session) do(a *sessionpb.Action, done func(*sessionpb.Result)) {
 	a.Id = s.lastID
 	offset, _ := s.clock.best(s.options.now())
 	s.actions[a.Id] = done
-	s.mu.Unlock()
 	if a.EarliestNs != 0 {
 		a.EarliestNs += int64(offset)
 	}
 	if a.LatestNs != 0 {
 		a.LatestNs += int64(offset)
 	}
+	// Under the lock, so that actions leave in the order of their numbers: a report
+	// says which was the last to arrive.
 	s.control.Put(&sessionpb.LeaderMessage{Actions: []*sessionpb.Action{a}})
+	s.mu.Unlock()
 }
 
 // askReport has the worker report all that it knows.
@@ -260,6 +281,9 @@ func (s *session) dismiss(why string) {
 	}
 	s.cancel(errors.New(why))
 }
+
+// end ends the session.
+func (s *session) end(why error) { s.cancel(why) }
 
 // outstanding is how many actions have no result yet.
 func (s *session) outstanding() int {
@@ -371,6 +395,9 @@ func (s *session) finish(r *sessionpb.Result) {
 	delete(s.actions, r.ActionId)
 	offset, _ := s.clock.best(s.options.now())
 	s.mu.Unlock()
+	if r.Code == sessionpb.ResultCode_RESULT_CODE_STALE {
+		s.end(fmt.Errorf("%w: %s", errStale, r.Message)) // nothing is carried out here any more
+	}
 	if done == nil {
 		return
 	}

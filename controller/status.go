@@ -53,11 +53,16 @@ func modelStatus(s *fsm.State, m *logpb.Model, live liveWorkers) *controlpb.Mode
 // settled says whether every worker that shall hold the model has loaded it or
 // failed to. With no worker at all a load waits for one.
 func settled(s *fsm.State, m *logpb.Model) bool {
-	copies := copiesOf(s, m)
-	if len(copies) == 0 && s.Missing(m) == 0 {
-		return readyWorkers(s) > 0
+	if s.Missing(m) > 0 {
+		return false
 	}
-	return count(copies, logpb.HoldingStatus_HOLDING_STATUS_PENDING) == 0 && s.Missing(m) == 0
+	targets := s.Targets(m)
+	for _, w := range targets {
+		if h := s.Holding(m.Id, w.Name); h == nil || h.Status == logpb.HoldingStatus_HOLDING_STATUS_PENDING {
+			return false
+		}
+	}
+	return len(targets) > 0 || len(s.Holdings(m.Id)) > 0 || readyWorkers(s) > 0
 }
 
 func readyWorkers(s *fsm.State) (n int) {

@@ -45,9 +45,9 @@ func (all streaks) succeeded(worker string, model uint64) {
 // failing confines a worker that can't do what others can.
 func (k *coordinator) failing(name string) {
 	w := k.connections[name]
-	if w == nil || w.health.quarantined(time.Now()) {
+	if w == nil || w.health.quarantined(time.Now()) || !k.othersServe(w) {
 		return
 	}
-	w.health.confine(time.Now(), "what it ran failed many times in a row, and other workers could run it")
+	w.health.condemn(time.Now(), "what it ran failed many times in a row, and other workers could run it")
 	k.quarantined(w)
 }

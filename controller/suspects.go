@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -64,7 +65,7 @@ func (all suspects) died(w *connection) (blamed []trial) {
 func (k *coordinator) mayTry(w *connection, t trial) bool {
 	deaths := len(k.suspects[t])
 	switch {
-	case w.alone != 0 || deaths >= deathsToBlame:
+	case w.busyAlone() || deaths >= deathsToBlame:
 		return false
 	case deaths == 0:
 		return true
@@ -72,12 +73,20 @@ func (k *coordinator) mayTry(w *connection, t trial) bool {
 		return false
 	}
 	for _, o := range k.connections {
-		if o.session != nil && o.alone != 0 {
+		if o.session != nil && o.busyAlone() {
 			return false
 		}
 	}
-	w.alone = t.model
+	w.alone, w.aloneSince = t.model, time.Now()
 	return true
+}
+
+// alonePatience is how long a suspect that does not come to an end keeps others
+// waiting.
+const alonePatience = 30 * time.Second
+
+func (w *connection) busyAlone() bool {
+	return w.alone != 0 && time.Since(w.aloneSince) < alonePatience
 }
 
 // tried ends what mayTry has allowed. survived says that it came to an end.
@@ -108,13 +117,28 @@ func (k *coordinator) blame(id uint64, workers []string, doing string) {
 	k.term.c.options.Replica.Read(func(s *fsm.State) { name = s.Model(id).GetName() })
 	k.log.Error("a model is blamed for the death of workers and stopped", "model", name, "id", id, "workers", names)
 	k.term.c.workerMetrics.blamed.Inc()
-	cmd := command(&logpb.Command{Body: &logpb.Command_SetModelBlame{SetModelBlame: &logpb.SetModelBlame{ModelId: id, Blame: text}}})
-	if k.term.c.cluster().GetVersion() < cmd.Version {
-		return // this leader remembers it
+	for _, name := range workers {
+		k.forgive(name)
 	}
+	k.verdicts = append(k.verdicts, &logpb.SetModelBlame{ModelId: id, Blame: text})
+}
+
+// commitVerdicts commits whom to blame, once the cluster can: until then this
+// leader remembers it.
+func (k *coordinator) commitVerdicts(s *fsm.State) {
+	if len(k.verdicts) == 0 || k.committingVerdict {
+		return
+	}
+	verdict := k.verdicts[0]
+	cmd := command(&logpb.Command{Body: &logpb.Command_SetModelBlame{SetModelBlame: verdict}})
+	if s.Cluster().GetVersion() < cmd.Version {
+		return
+	}
+	k.committingVerdict = true
 	k.commit(cmd, func(r *logpb.Result) {
-		if r == nil {
-			k.blame(id, workers, doing)
+		k.committingVerdict = false
+		if r != nil {
+			k.verdicts = k.verdicts[1:]
 		}
 	})
 }

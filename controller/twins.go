@@ -103,12 +103,13 @@ func (k *coordinator) lookForTwins(w *connection) {
 	})
 }
 
-// lookAt asks who is at an address, by a session of its own. When own is not
+// lookAt asks who is at an address, by a session that changes nothing. When own is not
 // nil and another incarnation answers, that one is refused.
 func (k *coordinator) lookAt(name, address string, own *logpb.Worker) (*logpb.Worker, error) {
 	ctx, cancel := context.WithTimeout(k.ctx, twinTimeout)
 	defer cancel()
 	o := k.sessionOptions(name, address)
+	o.probe = true
 	s, err := openSession(ctx, o)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ var _ workerWatch = watch{}
 
 func (o watch) unanswered(worker string) {
 	o.k.mailbox.post(func() {
-		if w := o.k.connections[worker]; w != nil {
+		if w := o.k.connections[worker]; w != nil && o.k.lostAlone() {
 			o.k.strike(w, "it does not answer in time")
 		}
 	})
@@ -23,6 +23,8 @@ func (o watch) atFault(worker string) { o.k.mailbox.post(func() { o.k.failing(wo
 func (o watch) blamed(b scheduler.Blame) {
 	o.k.mailbox.post(func() { o.k.blame(uint64(b.Model), b.Workers, "ran") })
 }
+
+func (o watch) forgiven(worker string) { o.k.mailbox.post(func() { o.k.forgive(worker) }) }
 
 func (o watch) repaired(r scheduler.Repair) {
 	o.k.mailbox.post(func() {

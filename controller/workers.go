@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/fsm"
@@ -61,6 +63,13 @@ func (s *controlService) SetWorkerStatus(ctx context.Context, r *controlpb.SetWo
 
 // mayDrain refuses to drain a worker that is away: nobody could ask it to leave.
 func (s *controlService) mayDrain(ctx context.Context, name string) error {
+	drains := false
+	s.c.options.Replica.Read(func(state *fsm.State) {
+		drains = state.Worker(name).GetStatus() == logpb.WorkerStatus_WORKER_STATUS_DRAINING
+	})
+	if drains {
+		return nil // the first answer may have been lost
+	}
 	if live := s.liveWorkers(ctx); live != nil && live[name] != nil && !live[name].Connected {
 		return errs.New(errs.Precondition, "worker %q is away and can't be drained: `orrery worker remove %s` takes it out of the registry", name, name)
 	}
@@ -140,6 +149,9 @@ func (w way) release(ctx context.Context, name string) error {
 	}
 	return w.ask(ctx, func(ctx context.Context) error {
 		_, err := w.peer.Release(ctx, &peerpb.ReleaseRequest{Worker: name})
+		if status.Code(err) == codes.Unimplemented {
+			return nil // a leader of an older release has no quarantine
+		}
 		return err
 	})
 }

@@ -246,7 +246,15 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 	})
 	w.options.Logger.Info("worker started", "name", name, "version", w.options.Version, "addresses", w.Addresses())
-	err := w.worker.Run(running)
+	ended := make(chan error, 1)
+	go func() { ended <- w.worker.Run(running) }() // outlived only by a worker that is cut off
+	var err error
+	select {
+	case err = <-ended:
+	case <-w.overdue(running):
+		w.options.Logger.Warn("the drained worker was cut off: what runs does not end", "name", name)
+		return nil
+	}
 	w.servers.stop(patience)
 	wait.Wait()
 	w.options.Logger.Info("worker stopped", "name", name)
@@ -254,4 +262,19 @@ func (w *Worker) Run(ctx context.Context) error {
 		return cause
 	}
 	return err
+}
+
+// overdue tells when a worker that was drained has taken longer than
+// shutdown_timeout to end: an engine may hang, and nobody signals this process.
+func (w *Worker) overdue(running context.Context) <-chan struct{} {
+	w.mu.Lock()
+	timeout := w.config.ShutdownTimeout
+	w.mu.Unlock()
+	over := make(chan struct{})
+	context.AfterFunc(running, func() {
+		if context.Cause(running) == errDrained {
+			time.AfterFunc(timeout, func() { close(over) })
+		}
+	})
+	return over
 }

@@ -10,6 +10,9 @@ import (
 // was to run is run elsewhere, and the caller cancels it there. That is soft:
 // no worker is given up, and a device that answers after all is back at once.
 
+// stallMercy is how long results are waited for after a stall of the caller.
+const stallMercy = 50 * time.Millisecond
+
 // overdueAt is when the result of the first action is overdue. 0: the lane is
 // idle.
 func (l *lane) overdueAt(grace time.Duration) Instant {
@@ -39,6 +42,12 @@ func (p *EDF) watch(d *device) {
 // that looking at all devices is needed about once a grace, not at each step.
 func (p *EDF) abandonOverdue() {
 	if p.overdue == 0 || p.now < p.overdue {
+		return
+	}
+	if p.now.Sub(p.overdue) > p.options.ResultGrace/2 {
+		// This step was due long ago: the caller has been held up, and the results
+		// may have come meanwhile without being given to the policy yet.
+		p.overdue = p.now.Add(stallMercy)
 		return
 	}
 	p.overdue = 0

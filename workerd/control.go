@@ -61,6 +61,12 @@ func (w *Worker) openControl(open *sessionpb.Open) (*session, error) {
 	case s.hasControl:
 		return nil, status.Errorf(codes.AlreadyExists, "session %s is open; use a new session id", s.id)
 	}
+	if open.GetProbe() { // whoever has a session here keeps it
+		s.probe, s.hasControl, s.heardAt = true, true, w.clock()
+		s.send(&sessionpb.WorkerMessage{Opened: &sessionpb.Opened{Newest: w.fence.newest}, Report: w.report()})
+		close(s.opened)
+		return s, nil
+	}
 	w.fence.admit(open.GetLeader())
 	if w.current != nil {
 		w.supersede(w.current)
@@ -132,8 +138,11 @@ func (w *Worker) receive(s *session, m *sessionpb.LeaderMessage) {
 	if s.beat(now) && live {
 		w.displaceDirect(s)
 	}
-	if live {
+	switch {
+	case live:
 		w.receiveStanding(s, m)
+	case s.probe && m.GetRefusal() != "":
+		w.refuse(s, m.GetRefusal())
 	}
 	for _, a := range m.GetActions() {
 		s.lastAction = max(s.lastAction, a.GetId())

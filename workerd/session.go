@@ -55,9 +55,11 @@ type session struct {
 
 	// Guarded by the worker's lock.
 	hasControl, hasData bool
-	intake              *intake
-	silence             time.Duration
-	hush                *time.Timer // closes the session when its leader is silent for so long
+	// probe: it is there to be asked, and never the current one.
+	probe   bool
+	intake  *intake
+	silence time.Duration
+	hush    *time.Timer // closes the session when its leader is silent for so long
 	// lastAction is the newest that has arrived.
 	lastAction uint64
 	// told is, by device, the count of moves that the last heartbeat told of; nil before the first one.

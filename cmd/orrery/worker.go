@@ -84,7 +84,7 @@ func (a *app) workerResumeCommand() *cobra.Command {
 		Use:   "resume NAME",
 		Short: "Give a worker work again",
 		Long:  `Ends a cordon, a drain, an eviction or a quarantine.`,
-	}, logpb.WorkerStatus_WORKER_STATUS_READY, "worker %s takes work")
+	}, logpb.WorkerStatus_WORKER_STATUS_READY, "worker %s is given work again")
 }
 
 func (a *app) workerEvictCommand() *cobra.Command {

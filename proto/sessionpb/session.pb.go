@@ -210,7 +210,10 @@ type Open struct {
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The name of the worker that the leader means: another one, that has got
 	// its address, refuses.
-	Worker        string `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The leader only asks who is there, and may refuse that: the session gets a
+	// report and changes nothing.
+	Probe         bool `protobuf:"varint,4,opt,name=probe,proto3" json:"probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +267,13 @@ func (x *Open) GetWorker() string {
 		return x.Worker
 	}
 	return ""
+}
+
+func (x *Open) GetProbe() bool {
+	if x != nil {
+		return x.Probe
+	}
+	return false
 }
 
 type LeaderMessage struct {
@@ -1887,12 +1897,13 @@ const file_session_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"p\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\x86\x01\n" +
 	"\x04Open\x121\n" +
 	"\x06leader\x18\x01 \x01(\v2\x19.orrery.session.v1.LeaderR\x06leader\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x16\n" +
-	"\x06worker\x18\x03 \x01(\tR\x06worker\"\xd3\x02\n" +
+	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x14\n" +
+	"\x05probe\x18\x04 \x01(\bR\x05probe\"\xd3\x02\n" +
 	"\rLeaderMessage\x12+\n" +
 	"\x04open\x18\x01 \x01(\v2\x17.orrery.session.v1.OpenR\x04open\x12+\n" +
 	"\x04ping\x18\x02 \x01(\v2\x17.orrery.session.v1.PingR\x04ping\x125\n" +

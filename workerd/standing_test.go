@@ -169,3 +169,34 @@ func TestAWorkerSaysGoodbyeBeforeItRefuses(t *testing.T) {
 		})
 	}
 }
+
+// A leader that only asks who is there takes nothing away from the one that has a
+// session, even if that is itself.
+func TestAProbeChangesNothing(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		probe := r.dial(4, "p")
+		probe.open.Probe = true
+		probe.openControl()
+		probe.openData()
+		if report := probe.report(0); report.GetReport().GetWorker().GetIncarnation() != "w1-first" {
+			t.Errorf("the probe was told %v", report)
+		}
+		l.payload("x", 1, 2)
+		l.wants(ok, l.do(infer(1, "x")))
+		probe.wants(sessionpb.ResultCode_RESULT_CODE_STALE, probe.do(infer(1, "y")))
+		probe.send(&sessionpb.LeaderMessage{RegisteredIncarnation: "w1-first", Leave: true, Refusal: "another one is alive"})
+		synctest.Wait()
+		select {
+		case <-r.worker.Left():
+			t.Error("a probe ended the worker")
+		default:
+		}
+		if got := r.worker.Stats().Refused; got != "another one is alive" {
+			t.Errorf("it was told %q", got)
+		}
+		l.payload("z", 1, 2)
+		l.wants(ok, l.do(infer(1, "z")))
+	})
+}

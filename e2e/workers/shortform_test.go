@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -92,9 +91,6 @@ func TestShortForm(t *testing.T) {
 	t.Run("crowd", func(t *testing.T) {
 		if available != nil {
 			t.Skip(available)
-		}
-		if help, err := exec.Command(o.Binary, "workerd", "--help").Output(); err != nil || !strings.Contains(string(help), "--count") {
-			t.Skipf("this binary can't run many workers in one process (%v)", err)
 		}
 		r := rowNamed(t, "crowd")
 		try(t, o, stageFor(t, o, r), r, 1)

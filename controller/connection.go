@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/rpc"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -285,13 +287,15 @@ func (k *coordinator) unreachable(w *connection, closed bool, err error) {
 
 // problem is what a worker list says of a worker without a session.
 func (w *connection) problem() string {
-	if w.session != nil {
+	switch {
+	case w.session != nil:
 		return ""
+	case w.err == nil:
+		return "not connected yet"
+	case w.closedInRow > 0:
+		return "nobody listens at its address: its process has ended, or never began"
 	}
-	if w.err != nil {
-		return w.err.Error()
-	}
-	return "not connected yet"
+	return status.Convert(w.err).Message()
 }
 
 // inService says whether the worker may be given models and work now.

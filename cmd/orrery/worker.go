@@ -203,6 +203,18 @@ func ago(live *controlpb.WorkerLive) string {
 	return short(max(time.Duration(live.GetLastHeartbeatAgoNs()), time.Microsecond)) + " ago"
 }
 
+// clockText compares a worker's clock with the leader's, of which each counts from
+// the start of its process.
+func clockText(offset time.Duration) string {
+	switch {
+	case offset < 0:
+		return "began " + short(-offset) + " after the leader's"
+	case offset > 0:
+		return "began " + short(offset) + " before the leader's"
+	}
+	return ""
+}
+
 // few lists names, but not many of them.
 func few(names []string) string {
 	const most = 4
@@ -268,7 +280,7 @@ func showWorker(w io.Writer, info *controlpb.WorkerInfo) {
 	if live.Connected {
 		t.row("heard", ago(live))
 		t.row("round trip", short(time.Duration(live.RoundTripNs)))
-		t.row("clock", short(time.Duration(live.ClockOffsetNs))+" off the leader's")
+		t.row("clock", clockText(time.Duration(live.ClockOffsetNs)))
 		t.row("queue", strconv.Itoa(int(live.QueueLength)))
 		t.row("repairs", strconv.Itoa(int(live.Repairs)))
 	}

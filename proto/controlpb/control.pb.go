@@ -588,10 +588,12 @@ type WorkerLive struct {
 	Connected          bool   `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
 	LastHeartbeatAgoNs int64  `protobuf:"varint,4,opt,name=last_heartbeat_ago_ns,json=lastHeartbeatAgoNs,proto3" json:"last_heartbeat_ago_ns,omitempty"`
 	QueueLength        uint32 `protobuf:"varint,5,opt,name=queue_length,json=queueLength,proto3" json:"queue_length,omitempty"`
-	ClockOffsetNs      int64  `protobuf:"varint,6,opt,name=clock_offset_ns,json=clockOffsetNs,proto3" json:"clock_offset_ns,omitempty"`
-	RoundTripNs        int64  `protobuf:"varint,7,opt,name=round_trip_ns,json=roundTripNs,proto3" json:"round_trip_ns,omitempty"`
-	FreePages          uint64 `protobuf:"varint,8,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
-	Pages              uint64 `protobuf:"varint,9,opt,name=pages,proto3" json:"pages,omitempty"`
+	// The worker's clock minus the leader's. Each counts from about the start of
+	// its process.
+	ClockOffsetNs int64  `protobuf:"varint,6,opt,name=clock_offset_ns,json=clockOffsetNs,proto3" json:"clock_offset_ns,omitempty"`
+	RoundTripNs   int64  `protobuf:"varint,7,opt,name=round_trip_ns,json=roundTripNs,proto3" json:"round_trip_ns,omitempty"`
+	FreePages     uint64 `protobuf:"varint,8,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	Pages         uint64 `protobuf:"varint,9,opt,name=pages,proto3" json:"pages,omitempty"`
 	// Why it is not connected.
 	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	// Above 0: it is in quarantine for so long, and why.

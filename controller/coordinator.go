@@ -22,6 +22,10 @@ const (
 	actionRetry = 200 * time.Millisecond
 	// commitRetry is the pause after a command that could not be committed.
 	commitRetry = 100 * time.Millisecond
+	// restShare is how much longer than a pass the rest after it is: with hundreds
+	// of workers that hold hundreds of models a pass takes tens of milliseconds,
+	// and passes shall not take more than a quarter of a core.
+	restShare = 3
 )
 
 // coordinator makes the actual follow the wanted: it keeps a session to every
@@ -86,7 +90,11 @@ func (k *coordinator) run(ctx context.Context) {
 	replica.Read(func(s *fsm.State) { k.startup = newStartupDriver(k, s) })
 	for {
 		changed, members := replica.Changed(fsm.All), k.term.c.options.Gossip.Changed()
+		began := time.Now()
 		replica.Read(k.reconcile)
+		if k.rest(ctx, restShare*time.Since(began)) {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -96,6 +104,24 @@ func (k *coordinator) run(ctx context.Context) {
 		case <-k.mailbox.ready:
 		}
 		k.mailbox.run()
+	}
+}
+
+// rest only runs what is posted, for a time, and says whether anything was: so
+// what is urgent is done at once, but looked at together.
+func (k *coordinator) rest(ctx context.Context, d time.Duration) (posted bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return posted
+		case <-k.mailbox.ready:
+			k.mailbox.run()
+			posted = true
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,4 +128,26 @@ func TestWhatAWorkerPutsOffIsNoHotLoop(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTheCoordinatorRestsButRunsWhatIsPosted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCoordinator(nil, hclog.NewNullLogger())
+		began := time.Now()
+		if k.rest(t.Context(), time.Second) || time.Since(began) != time.Second {
+			t.Errorf("rested for %v, and something was posted", time.Since(began))
+		}
+		var ran []time.Duration
+		for _, at := range []time.Duration{100 * time.Millisecond, 700 * time.Millisecond} {
+			time.AfterFunc(at, func() { k.mailbox.post(func() { ran = append(ran, time.Since(began)-time.Second) }) })
+		}
+		if !k.rest(t.Context(), time.Second) || !slices.Equal(ran, []time.Duration{100 * time.Millisecond, 700 * time.Millisecond}) {
+			t.Errorf("ran at %v", ran)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if k.rest(ctx, time.Hour) || time.Since(began) != 2*time.Second {
+			t.Error("it goes on resting when the term has ended")
+		}
+	})
 }

@@ -104,7 +104,16 @@ func (k *coordinator) mayLoad(s *fsm.State, w *connection, m *logpb.Model) bool 
 			}
 		}
 	}
-	return k.mayTry(w, trial{model: m.Id})
+	t := trial{model: m.Id}
+	if k.suspects.killed(t, w.name) {
+		for _, o := range k.connections {
+			if !k.suspects.killed(t, o.name) && o.inService(s) && k.plan.wants(o.name, m.Id) && s.Holding(m.Id, o.name).GetStatus() == logpb.HoldingStatus_HOLDING_STATUS_PENDING &&
+				!o.held[m.Id].loaded() {
+				return false // that one is to try it
+			}
+		}
+	}
+	return k.mayTry(w, t)
 }
 
 // unwanted says whether the worker shall give a model up: nobody wants it, an

@@ -128,8 +128,12 @@ func (p *profiler) start(m *logpb.Model, key profileKey, places []place) {
 		return
 	}
 	t := trial{m.Id, true}
+	survivors := slices.ContainsFunc(places, func(at place) bool { return at.worker != nil && !p.k.suspects.killed(t, at.worker.name) })
 	i := slices.IndexFunc(places, func(at place) bool {
-		return at.worker != nil && at.worker.profiling[at.device] == 0 && p.k.mayTry(at.worker, t)
+		if at.worker == nil || survivors && p.k.suspects.killed(t, at.worker.name) {
+			return false
+		}
+		return at.worker.profiling[at.device] == 0 && p.k.mayTry(at.worker, t)
 	})
 	if i < 0 {
 		return

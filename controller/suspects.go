@@ -60,6 +60,10 @@ func (all suspects) died(w *connection) (blamed []trial) {
 	return blamed
 }
 
+// killed says whether a worker died with something that is suspect. A second death
+// proves more when it is another worker's, so that one is asked if there is any.
+func (all suspects) killed(t trial, worker string) bool { return slices.Contains(all[t], worker) }
+
 // mayTry says whether a worker may begin something now, and notes that it does it
 // alone if it must.
 func (k *coordinator) mayTry(w *connection, t trial) bool {

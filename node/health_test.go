@@ -209,7 +209,7 @@ func TestNothingHasToBeRepairedWithoutAFault(t *testing.T) {
 func TestAWorkerIsShownLiveByEveryController(t *testing.T) {
 	inTunedBubble(t, 2, quick, func(t *testing.T, c *cluster) {
 		c.serve(2)
-		load := c.startTraffic(900, time.Second, controllerNames...) // so that it is always busy
+		load := c.startTraffic(937, time.Second, controllerNames...) // mostly busy, and not in step with the heartbeats
 		time.Sleep(2 * time.Second)
 		for _, at := range controllerNames {
 			busy, resident := false, false

@@ -47,8 +47,8 @@ func mutants() []mutant {
 		{
 			name:   "a read does not ask the leader",
 			file:   "controller/read.go",
-			old:    "	if !stale {\n		if err := c.current(ctx); err != nil {",
-			new:    "	if false {\n		if err := c.current(ctx); err != nil {",
+			old:    "func (c *Controller) current(ctx context.Context) error {\n	for {",
+			new:    "func (c *Controller) current(ctx context.Context) error {\n	if ctx != nil {\n		return nil\n	}\n	for {",
 			habits: usual(),
 		},
 		{

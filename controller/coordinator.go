@@ -31,7 +31,7 @@ const (
 // coordinator makes the actual follow the wanted: it keeps a session to every
 // worker, registers them, has models loaded and measured, drives the startup,
 // and tells the dispatcher what it may use. Its parts are in files of their own:
-// connection, registry, twins, health, loads, placement, suspects, compare,
+// connection, registry, twins, health, loads, holdings, placement, suspects, compare,
 // profiler, startup_driver and feed.
 //
 // It is level-triggered. Whenever something may have changed it compares what

@@ -64,7 +64,7 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	}
 	switch {
 	case len(takesWork) == 0:
-		return obstacle{errs.NoWorker, "of the workers that hold it, " + enumerate(away), "see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon, a drain, an eviction or a quarantine)"}
+		return obstacle{errs.NoWorker, "of the workers that hold it, " + enumerate(away), bringBack}
 	case !slices.ContainsFunc(takesWork, func(w *logpb.Worker) bool { return weightsFit(w, m) }):
 		return obstacle{errs.NoRoom, fmt.Sprintf("its weights, %s, fit into the weights cache of no device that may run it", size(m.Info.WeightsBytes)),
 			"give a worker that holds it a larger weights_cache"}
@@ -73,6 +73,9 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	}
 	return obstacle{}
 }
+
+// bringBack is the advice where workers are out of service.
+const bringBack = "see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon, a drain, an eviction or a quarantine)"
 
 // profiledOn says whether the model has been measured on a kind of device of the
 // worker that may run it.
@@ -138,7 +141,7 @@ func unable(s *fsm.State, m *logpb.Model) obstacle {
 	switch {
 	case len(others) > 0:
 		return obstacle{errs.NoWorker, "of the workers that could hold it, " + enumerate(others),
-			"see `orrery worker list`, and bring one of them back (`orrery worker resume` ends a cordon, a drain, an eviction or a quarantine)"}
+			bringBack}
 	case len(labelled) > 0:
 		return obstacle{errs.NoMatch, fmt.Sprintf("no worker has the labels that it asks for (%s)", labels(m.Constraints)),
 			"give a worker these labels in its configuration, or load the model without them"}

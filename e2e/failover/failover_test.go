@@ -3,8 +3,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,18 +15,14 @@ import (
 	"github.com/orrery-project/orrery/internal/netlab"
 )
 
-// available says that there is a network of the tests' own.
-var available error
+// unavailable says why there is no network of the tests' own; nil: there is one.
+var unavailable error
 
 func TestMain(m *testing.M) {
-	status, err := netlab.Main(m.Run)
-	if errors.Is(err, netlab.ErrUnavailable) {
-		available = err
-		status = m.Run()
-	} else if err != nil {
-		fmt.Println(err)
-	}
-	os.Exit(status)
+	os.Exit(netlab.MainAnyway(func(err error) int {
+		unavailable = err
+		return m.Run()
+	}))
 }
 
 func TestGap(t *testing.T) {
@@ -250,8 +244,8 @@ func TestOneTrialOfARow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	if available != nil {
-		t.Skip(available)
+	if unavailable != nil {
+		t.Skip(unavailable)
 	}
 	o := testOptions(t)
 	o.Binary = os.Getenv("E2E_BINARY")

@@ -81,16 +81,16 @@ func TestShortForm(t *testing.T) {
 	o := testOptions(t, build(t))
 	t.Run("one cluster", func(t *testing.T) { testOneCluster(t, o) })
 	t.Run("cut", func(t *testing.T) {
-		if available != nil {
-			t.Skip(available)
+		if unavailable != nil {
+			t.Skip(unavailable)
 		}
 		r := rowNamed(t, "cut")
 		r.away = 3 * time.Second
 		try(t, o, stageFor(t, o, r), r, 1)
 	})
 	t.Run("crowd", func(t *testing.T) {
-		if available != nil {
-			t.Skip(available)
+		if unavailable != nil {
+			t.Skip(unavailable)
 		}
 		r := rowNamed(t, "crowd")
 		try(t, o, stageFor(t, o, r), r, 1)

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,18 +17,14 @@ import (
 	"github.com/orrery-project/orrery/internal/netlab"
 )
 
-// available says that there is a network of the tests' own.
-var available error
+// unavailable says why there is no network of the tests' own; nil: there is one.
+var unavailable error
 
 func TestMain(m *testing.M) {
-	status, err := netlab.Main(m.Run)
-	if errors.Is(err, netlab.ErrUnavailable) {
-		available = err
-		status = m.Run()
-	} else if err != nil {
-		fmt.Println(err)
-	}
-	os.Exit(status)
+	os.Exit(netlab.MainAnyway(func(err error) int {
+		unavailable = err
+		return m.Run()
+	}))
 }
 
 // testOptions are those of a book of its own.
@@ -46,7 +41,7 @@ func testOptions(t *testing.T, binary string) options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.loopback = available != nil
+	o.loopback = unavailable != nil
 	return o
 }
 

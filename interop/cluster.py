@@ -41,7 +41,9 @@ def serving(log: Path):
     """Runs a cluster that serves MODEL. Its output goes to log."""
     if not ORRERY.exists():
         raise FileNotFoundError(f"{ORRERY} is not there: run make build")
-    command = ["timeout", "--kill-after=10", str(LIFE_SECONDS), str(ORRERY), "dev", "--load-idle", "500ms"]
+    # In the background timeout would pass a signal on twice, to its child and to
+    # its process group, and the second one ends orrery dev at once.
+    command = ["timeout", "--foreground", "--kill-after=10", str(LIFE_SECONDS), str(ORRERY), "dev", "--load-idle", "500ms"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     addresses = {}

@@ -35,7 +35,25 @@ func (o obstacle) error(m *logpb.Model) *errs.Error {
 	return e
 }
 
-// obstacleTo finds what keeps a model from being served.
+// refuse says why nobody can serve a model. It is looked up anew, since the state
+// may have changed after the refusal was decided: what was found then stands when
+// nothing is in the way any more.
+func refuse(replica *fsm.Replica, id uint64, name string, live liveWorkers, found obstacle) *errs.Error {
+	e := errs.New(errs.UnknownModel, "model %q has been unloaded", name)
+	replica.Read(func(s *fsm.State) {
+		m := s.Model(id)
+		if m == nil {
+			return
+		}
+		if o := obstacleTo(s, m, live); o.exists() {
+			found = o
+		}
+		e = found.error(m)
+	})
+	return e
+}
+
+// obstacleTo finds what keeps a model of the state from being served.
 func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 	if m.Blame != "" {
 		return obstacle{errs.ModelBlamed, m.Blame,

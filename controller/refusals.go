@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/scheduler"
@@ -63,23 +62,9 @@ func (d *dispatcher) explain(t *ticket, c *scheduler.Completion) *errs.Error {
 	return errs.New(errs.Internal, "the scheduler gave up on the request: %s", c.Reason)
 }
 
-// obstacle says why nobody can serve a request's model, and what would help. What
-// the scheduler has found stands when nothing else is known: the state may have
-// changed since.
+// obstacle says why nobody can serve a request's model, and what would help.
 func (d *dispatcher) obstacle(t *ticket, found obstacle) *errs.Error {
-	e := errs.New(errs.UnknownModel, "model %s has been unloaded", t.modelName())
-	live := d.workers.live()
-	d.replica.Read(func(s *fsm.State) {
-		m := s.Model(uint64(t.model))
-		if m == nil {
-			return
-		}
-		if o := obstacleTo(s, m, live); o.exists() {
-			found = o
-		}
-		e = found.error(m)
-	})
-	return e
+	return refuse(d.replica, uint64(t.model), t.envelope.Header.GetModelName(), d.workers.live(), found)
 }
 
 // modelName is for messages.

@@ -122,16 +122,8 @@ func (t *term) resolve(ctx context.Context, name, version string) (*logpb.Model,
 		return nil, unknownModel(name, version)
 	}
 	if model.Info == nil {
-		return nil, t.obstacle(model).error(model)
+		return nil, refuse(t.c.options.Replica, model.Id, model.Name, t.coordinator.workers(),
+			obstacle{errs.NotLoaded, "no worker has loaded it yet", "ask again in a moment"})
 	}
 	return model, nil
-}
-
-// obstacle is why a model can't be served, as the leader knows it.
-func (t *term) obstacle(m *logpb.Model) (o obstacle) {
-	t.c.options.Replica.Read(func(s *fsm.State) { o = obstacleTo(s, m, t.coordinator.workers()) })
-	if !o.exists() {
-		o = obstacle{errs.NotLoaded, "no worker has loaded it yet", "ask again in a moment"}
-	}
-	return o
 }

@@ -276,9 +276,9 @@ func (c *call) waitForServing(ctx context.Context) error {
 	defer buffer.Stop()
 	for {
 		changed := c.e.c.options.Replica.Changed(fsm.Cluster)
-		phase := logpb.Phase_PHASE_QUERYING
-		c.e.c.options.Replica.Read(func(s *fsm.State) { phase = s.Phase() })
-		if phase == logpb.Phase_PHASE_SERVING {
+		phase, serving := logpb.Phase_PHASE_QUERYING, false
+		c.e.c.options.Replica.Read(func(s *fsm.State) { phase, serving = s.Phase(), s.Serving() })
+		if serving {
 			return nil
 		}
 		select {

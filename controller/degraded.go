@@ -133,7 +133,7 @@ func (d *degraded) due() (cluster *logpb.Cluster, next time.Duration) {
 		return nil, degradedTick
 	}
 	d.c.options.Replica.Read(func(s *fsm.State) {
-		if s.Phase() == logpb.Phase_PHASE_SERVING {
+		if s.Serving() {
 			cluster = s.Cluster()
 		}
 	})

@@ -261,13 +261,13 @@ func (d *dispatcher) Handle(ctx context.Context, e *exchangepb.Envelope, reply f
 // state may be older or newer than the leader's.
 func (d *dispatcher) lookup(h *exchangepb.Header) (*logpb.Model, error) {
 	var model *logpb.Model
-	phase := logpb.Phase_PHASE_QUERYING
+	phase, serving := logpb.Phase_PHASE_QUERYING, false
 	d.replica.Read(func(s *fsm.State) {
-		phase = s.Phase()
+		phase, serving = s.Phase(), s.Serving()
 		model = s.Resolve(h.GetModelName(), h.GetModelVersion())
 	})
 	switch {
-	case phase != logpb.Phase_PHASE_SERVING:
+	case !serving:
 		return nil, errs.New(errs.Starting, "the cluster is in phase %s", PhaseName(phase))
 	case model == nil:
 		return nil, unknownModel(h.GetModelName(), h.GetModelVersion())

@@ -49,7 +49,7 @@ func (c *Controller) Ready() bool {
 	default:
 	}
 	serving := false
-	c.options.Replica.Read(func(s *fsm.State) { serving = s.Phase() == logpb.Phase_PHASE_SERVING })
+	c.options.Replica.Read(func(s *fsm.State) { serving = s.Serving() })
 	return serving && (w.known() || c.Degraded())
 }
 

@@ -132,7 +132,7 @@ func (d *startupDriver) status(s *fsm.State) *controlpb.StartupStatus {
 		Phase: logPhase(d.machine.Phase()), CountdownNs: -1, WaitingFor: d.machine.WaitingFor(),
 		Models: progress(s), Workers: uint32(readyWorkers(s)),
 	}
-	if readyWorkers(s) == 0 && s.Phase() != logpb.Phase_PHASE_SERVING {
+	if readyWorkers(s) == 0 && !s.Serving() {
 		status.WaitingFor = "a worker to join"
 	}
 	if left, running := d.machine.Countdown(time.Since(d.epoch)); running {

@@ -146,6 +146,12 @@ func (s *State) perform(cmd *logpb.Command) *logpb.Result {
 		return &logpb.Result{} // apply adds the digest
 	case *logpb.Command_CheckDigest:
 		return s.checkDigest(body.CheckDigest)
+	case *logpb.Command_ReopenStartup:
+		return s.reopenStartup(body.ReopenStartup.GetClose())
+	case *logpb.Command_PutDeviceChecks:
+		return s.putDeviceChecks(body.PutDeviceChecks.GetUpdates())
+	case *logpb.Command_ReplaceModel:
+		return s.replaceModel(body.ReplaceModel)
 	case *logpb.Command_RaiseEpoch:
 		return s.raiseEpoch(body.RaiseEpoch.GetTo())
 	default:

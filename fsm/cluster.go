@@ -78,7 +78,32 @@ func (s *State) setPhase(c *logpb.SetPhase) *logpb.Result {
 }
 
 func (s *State) enterPhase(phase logpb.Phase) {
-	s.changeCluster(func(c *logpb.Cluster) { c.Phase = phase })
+	s.changeCluster(func(c *logpb.Cluster) {
+		c.Phase = phase
+		if phase == logpb.Phase_PHASE_SERVING {
+			c.Reopened, c.ReopenedAfterModel = false, 0
+		}
+	})
+}
+
+func (s *State) reopenStartup(shut bool) *logpb.Result {
+	reopened := s.cluster.GetReopened()
+	switch {
+	case !shut && reopened, shut && s.Phase() == logpb.Phase_PHASE_SERVING:
+		// It is as it should be.
+	case !shut && s.Phase() != logpb.Phase_PHASE_SERVING, shut && !reopened:
+		return refuse(logpb.Reason_REASON_WRONG_PHASE, "the cluster does not serve yet, it is in phase %s: loads are accepted anyway", phaseName(s.Phase()))
+	case !shut:
+		s.changeCluster(func(c *logpb.Cluster) {
+			c.Phase, c.Reopened, c.ReopenedAfterModel = logpb.Phase_PHASE_WAITING, true, s.lastModelID
+		})
+	case s.Phase() != logpb.Phase_PHASE_WAITING:
+		return refuse(logpb.Reason_REASON_WRONG_PHASE, "loads have come since the startup was reopened, it is in phase %s: it ends by itself when they are done",
+			phaseName(s.Phase()))
+	default:
+		s.enterPhase(logpb.Phase_PHASE_SERVING)
+	}
+	return &logpb.Result{}
 }
 
 func (s *State) changeCluster(change func(*logpb.Cluster)) {

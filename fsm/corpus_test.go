@@ -26,11 +26,11 @@ var update = flag.Bool("update", false, "write testdata/corpus/*.golden anew, an
 // release that replays or restores one to another digest would disagree with replicas that have not been updated yet,
 // and with its own past: what differs needs a new cluster version. So no file is ever written again; a new version gets
 // new ones beside them. A stream has the commands one after the other, each after its length as a varint; it begins
-// with the state in the snapshot of the same name, or the empty one if there is none. Those of v1 and v2
-// were written by releases that had only these versions.
+// with the state in the snapshot of the same name, or the empty one if there is none. Those of older versions
+// were written by releases that had only these.
 func TestTheCorpusReplaysToTheSameDigests(t *testing.T) {
-	if _, err := os.Stat(corpus("v3.log")); *update && errors.Is(err, fs.ErrNotExist) {
-		writeThirdVersion(t)
+	if _, err := os.Stat(corpus("v4.log")); *update && errors.Is(err, fs.ErrNotExist) {
+		writeFourthVersion(t)
 	}
 	for _, name := range files(t, corpus("*.log")) {
 		compareGolden(t, strings.TrimSuffix(name, ".log")+".golden", replay(t, begin(t, name), readStream(t, name)))
@@ -54,7 +54,7 @@ func TestTheSnapshotsRestoreToTheSameDigests(t *testing.T) {
 		compareGolden(t, strings.TrimSuffix(name, ".snapshot")+".golden", lines.String())
 	}
 	// The end of a stream, by a snapshot of the release that applied it, is the end of its replay.
-	for _, version := range []string{"v1", "v2", "v3"} {
+	for _, version := range []string{"v1", "v2", "v3", "v4"} {
 		s := begin(t, corpus(version+".log"))
 		replay(t, s, readStream(t, corpus(version+".log")))
 		restored := restoreFile(t, snapshotFile(version+"-end"))
@@ -237,45 +237,54 @@ func writeStream(t *testing.T, name string, cmds []*logpb.Command) {
 	}
 }
 
-// writeThirdVersion writes the corpus of version 3: the life of a small cluster that goes through all versions, then a
-// few hundred commands that were drawn; and what comes after that cluster was restored from a snapshot of the second one.
-func writeThirdVersion(t *testing.T) {
+// writeFourthVersion writes the corpus of version 4: the life of a small cluster that goes through all versions, then a
+// few hundred commands that were drawn; and what comes after that cluster was restored from a snapshot of the third one.
+func writeFourthVersion(t *testing.T) {
 	l := newLog(t)
 	l.ok(&logpb.InitCluster{ClusterId: "c-1", Settings: &logpb.Settings{Policy: "edf"}})
-	for _, name := range []string{"w3", "w1", "w2", "w4"} {
-		l.ok(register(name, "i1"))
-	}
-	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx", Copies: 2})
-	evict := &logpb.SetWorkerStatus{Name: "w3", Status: logpb.WorkerStatus_WORKER_STATUS_EVICTED}
-	until := &logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_DRAINING, DrainUntilUnixNs: start + 1e9}
-	blame := &logpb.SetModelBlame{ModelId: 1, Blame: "w1 and w2 died with it"}
-	update := func() *logpb.UpdateHoldings {
-		u := failed(1, "w2", "i1")
-		u.Holding.Fault = logpb.HoldingFault_HOLDING_FAULT_NO_MEMORY
-		return &logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, "w1", "i1", digestA), loaded(1, "w4", "i1", digestB), u}}
-	}
-	for version := uint32(1); version <= 3; version++ {
+	l.ok(register("w1", "i1"))
+	l.ok(register("w2", "i1"))
+	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx"})
+	l.ok(&logpb.LoadModel{Name: "n", Source: "a.onnx"})
+	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestA)}})
+	l.phase(logpb.Phase_PHASE_SERVING)
+	measured := profile(digestA, "cpu", 5)
+	measured.Worker, measured.MeasuredUnixNs = "w1", start
+	shaped := profile(digestA, "cpu", 7)
+	shaped.Key.Shapes = "x=1,8"
+	for version := uint32(1); version <= 4; version++ {
 		if version > 1 {
 			l.ok(&logpb.RaiseVersion{To: version})
 		}
-		for _, body := range []proto.Message{evict, until, blame, update()} {
+		for _, body := range []proto.Message{
+			&logpb.ReopenStartup{},
+			&logpb.LoadModel{Name: "m", Source: fmt.Sprintf("b%d.onnx", version), Replace: true},
+			&logpb.LoadModel{Name: "o", Source: "o.onnx", Largest: []*logpb.TensorShape{{Name: "y", Shape: []int64{2}}, {Name: "x", Shape: []int64{1, 8}}}},
+			&logpb.PutProfiles{Profiles: []*logpb.Profile{measured, shaped}},
+			&logpb.ReplaceModel{ModelId: 3},
+			&logpb.PutDeviceChecks{Updates: []*logpb.DeviceCheckUpdate{
+				{Worker: "w2", Incarnation: "i1", Check: &logpb.DeviceCheck{Ratio: 1.25, Runs: 5, Profile: measured.Key}},
+				{Worker: "w2", Incarnation: "i0", Check: &logpb.DeviceCheck{Ratio: 2, Runs: 5}},
+			}},
+		} {
 			l.do(body)
 			understated := l.command(proto.Clone(body))
 			understated.Version = 1
 			l.apply(understated)
 		}
-		l.do(&logpb.SetWorkerStatus{Name: "w1", Status: logpb.WorkerStatus_WORKER_STATUS_LOST})
-		l.ok(register("w1", "i1"))
-		l.ok(register("w3", fmt.Sprint("i", version)))
 	}
-	l.ok(&logpb.SetModelBlame{ModelId: 1})
-	l.do(&logpb.SetModelBlame{ModelId: 9})
+	l.do(&logpb.ReopenStartup{Close: true})
+	l.ok(&logpb.SetPhase{From: logpb.Phase_PHASE_LOADING, To: logpb.Phase_PHASE_PROFILING, LastModelId: l.state.LastModelID()})
+	l.ok(&logpb.SetPhase{From: logpb.Phase_PHASE_PROFILING, To: logpb.Phase_PHASE_SERVING, LastModelId: l.state.LastModelID()})
+	l.do(&logpb.LoadModel{Name: "late", Source: "a.onnx"})
+	l.ok(&logpb.ReopenStartup{})
+	l.ok(&logpb.ReopenStartup{Close: true})
 	l.check()
-	l.draw(500, 17)
+	l.draw(600, 23)
 	l.check()
-	keep(t, l, "v3", nil)
+	keep(t, l, "v4", nil)
 
-	file, err := os.ReadFile(snapshotFile("v2-end"))
+	file, err := os.ReadFile(snapshotFile("v3-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,9 +292,9 @@ func writeThirdVersion(t *testing.T) {
 	again := &log{t: t, state: copied(t, l.state), index: l.state.Index(), now: l.now}
 	again.ok(&logpb.RestoreState{Snapshot: file})
 	again.check()
-	again.draw(200, 19)
+	again.draw(200, 29)
 	again.check()
-	keep(t, again, "v3-restored", before)
+	keep(t, again, "v4-restored", before)
 }
 
 // check takes a digest and has it checked.

@@ -21,22 +21,24 @@ const (
 
 func (s *State) loadModel(requestID string, asked *logpb.LoadModel) *logpb.Result {
 	wanted := proto.CloneOf(asked)
+	if s.version() < 4 {
+		wanted.Largest, wanted.Replace = nil, false // older releases know neither
+	}
 	if err := normaliseLoad(wanted); err != nil {
 		return refuseInvalid(err)
 	}
 	instances := max(wanted.GetInstances(), 1)
 	ids := make([]uint64, instances)
+	places := make([]place, instances)
 	missing := false
 	for i := range instances {
-		name := instanceName(wanted, i)
-		m := s.Resolve(name, wanted.GetVersion())
-		if m == nil {
-			missing = true
-			continue
+		m, at, refusal := s.placeFor(instanceName(wanted, i), wanted)
+		if refusal != nil {
+			return refusal
 		}
-		if what := difference(m, wanted); what != "" {
-			return refuse(logpb.Reason_REASON_CONFLICT, "model %q version %s is wanted already with another %s: unload it first, or choose another version",
-				name, m.GetVersion(), what)
+		if m == nil {
+			missing, places[i] = true, at
+			continue
 		}
 		ids[i] = m.GetId()
 	}
@@ -44,12 +46,15 @@ func (s *State) loadModel(requestID string, asked *logpb.LoadModel) *logpb.Resul
 		return &logpb.Result{ModelIds: ids}
 	}
 	if s.Phase() == logpb.Phase_PHASE_SERVING && s.cluster.GetSettings().GetLateLoads() != logpb.Settings_LATE_LOADS_ADMIT {
-		return refuse(logpb.Reason_REASON_LATE_LOAD, "model %q comes too late, the cluster is serving: `orrery cluster set late_loads=admit` has it load models while it serves",
-			wanted.GetName())
+		remedy := "`orrery cluster set late_loads=admit` has it load models while it serves"
+		if s.version() >= 4 {
+			remedy += ", and `orrery startup reopen` has it take loads once more"
+		}
+		return refuse(logpb.Reason_REASON_LATE_LOAD, "model %q comes too late, the cluster is serving: %s", wanted.GetName(), remedy)
 	}
 	for i := range instances {
 		if ids[i] == 0 {
-			ids[i] = s.addModel(requestID, wanted, i)
+			ids[i] = s.addModel(requestID, wanted, i, places[i])
 		}
 	}
 	switch s.Phase() {
@@ -59,18 +64,43 @@ func (s *State) loadModel(requestID string, asked *logpb.LoadModel) *logpb.Resul
 	return &logpb.Result{ModelIds: ids}
 }
 
-func (s *State) addModel(requestID string, wanted *logpb.LoadModel, instance uint32) uint64 {
+// place is where a model that is to be added goes: its version, and the model that it is to replace, if any.
+type place struct {
+	version  string
+	replaces uint64
+}
+
+// placeFor returns the model that is wanted already, or where one is to be added.
+func (s *State) placeFor(name string, wanted *logpb.LoadModel) (*logpb.Model, place, *logpb.Result) {
+	at := place{version: wanted.GetVersion()}
+	if wanted.GetReplace() {
+		return s.placeOfReplacement(name, wanted)
+	}
+	m := s.find(name, at.version)
+	if m == nil {
+		return nil, at, nil
+	}
+	if what := difference(m, wanted); what != "" {
+		return nil, at, refuse(logpb.Reason_REASON_CONFLICT, "model %q version %s is wanted already with another %s: unload it first, or choose another version",
+			name, m.GetVersion(), what)
+	}
+	return m, at, nil
+}
+
+func (s *State) addModel(requestID string, wanted *logpb.LoadModel, instance uint32, at place) uint64 {
 	s.lastModelID++
 	m := &logpb.Model{
 		Id:           s.lastModelID,
 		Name:         instanceName(wanted, instance),
-		Version:      wanted.GetVersion(),
+		Version:      at.version,
+		Replaces:     at.replaces,
+		Largest:      wanted.GetLargest(), // shared by the instances, as are the constraints
 		Source:       wanted.GetSource(),
 		Engine:       wanted.GetEngine(),
 		SloNs:        wanted.GetSloNs(),
 		MaxRows:      wanted.GetMaxRows(),
 		Copies:       wanted.GetCopies(),
-		Constraints:  wanted.GetConstraints(), // shared by the instances
+		Constraints:  wanted.GetConstraints(),
 		Instance:     instance,
 		RequestId:    requestID,
 		WantedUnixNs: s.now,
@@ -83,7 +113,7 @@ func (s *State) unloadModel(c *logpb.UnloadModel) *logpb.Result {
 	var ids []uint64
 	if c.GetVersion() == "" {
 		ids = slices.Sorted(slices.Values(s.versions[c.GetName()]))
-	} else if m := s.Resolve(c.GetName(), c.GetVersion()); m != nil {
+	} else if m := s.find(c.GetName(), c.GetVersion()); m != nil {
 		ids = []uint64{m.GetId()}
 	}
 	if len(ids) == 0 {
@@ -122,10 +152,10 @@ func normaliseLoad(c *logpb.LoadModel) error {
 		return fmt.Errorf("model name %q: it must start with a letter or digit, go on with those and . _ -, and have at most %d bytes",
 			longest, maxNameBytes)
 	}
-	if c.GetVersion() == "" {
+	if c.GetVersion() == "" && !c.GetReplace() {
 		c.Version = "1"
 	}
-	if v, err := strconv.ParseUint(c.GetVersion(), 10, 64); err != nil || strconv.FormatUint(v, 10) != c.GetVersion() {
+	if v, err := strconv.ParseUint(c.GetVersion(), 10, 64); c.GetVersion() != "" && (err != nil || strconv.FormatUint(v, 10) != c.GetVersion()) {
 		return fmt.Errorf("model %q: version %q is not a decimal number without leading zeros", c.GetName(), c.GetVersion())
 	}
 	elements := strings.Split(c.GetSource(), "/")
@@ -142,6 +172,9 @@ func normaliseLoad(c *logpb.LoadModel) error {
 	c.Source = path.Clean(c.GetSource())
 	if err := sortLabels(c.GetConstraints()); err != nil {
 		return fmt.Errorf("constraints of model %q: %w", c.GetName(), err)
+	}
+	if err := sortShapes(c.GetLargest()); err != nil {
+		return fmt.Errorf("largest shapes of model %q: %w", c.GetName(), err)
 	}
 	return nil
 }
@@ -183,6 +216,8 @@ func difference(m *logpb.Model, c *logpb.LoadModel) string {
 		return fmt.Sprintf("number of copies, %d", m.GetCopies())
 	case !slices.EqualFunc(m.GetConstraints(), c.GetConstraints(), func(a, b *logpb.Label) bool { return proto.Equal(a, b) }):
 		return "set of constraints"
+	case ShapesKey(m.GetLargest()) != ShapesKey(c.GetLargest()):
+		return fmt.Sprintf("set of largest shapes, %q", ShapesKey(m.GetLargest()))
 	}
 	return ""
 }

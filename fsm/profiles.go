@@ -13,28 +13,29 @@ import (
 
 // profileKey is logpb.ProfileKey as a key of a map.
 type profileKey struct {
-	digest, engine, engineVersion, deviceKind string
+	digest, engine, engineVersion, shapes, deviceKind string
 }
 
 func keyOf(k *logpb.ProfileKey) profileKey {
-	return profileKey{k.GetDigest(), k.GetEngine(), k.GetEngineVersion(), k.GetDeviceKind()}
+	return profileKey{k.GetDigest(), k.GetEngine(), k.GetEngineVersion(), k.GetShapes(), k.GetDeviceKind()}
 }
 
 func (k profileKey) compare(o profileKey) int {
 	return cmp.Or(strings.Compare(k.digest, o.digest), strings.Compare(k.engine, o.engine),
-		strings.Compare(k.engineVersion, o.engineVersion), strings.Compare(k.deviceKind, o.deviceKind))
+		strings.Compare(k.engineVersion, o.engineVersion), strings.Compare(k.shapes, o.shapes), strings.Compare(k.deviceKind, o.deviceKind))
 }
 
 // Profile returns nil if nothing was measured for the key.
 func (s *State) Profile(key *logpb.ProfileKey) *logpb.Profile { return s.profiles.rows[keyOf(key)] }
 
-// Profiles are those of what has the digest, run by one version of an engine, by the kind of device.
-func (s *State) Profiles(digest, engine, engineVersion string) []*logpb.Profile {
+// Profiles are those of what has the digest, run by one version of an engine with inputs of up to some shapes, by the
+// kind of device.
+func (s *State) Profiles(digest, engine, engineVersion, shapes string) []*logpb.Profile {
 	var found []*logpb.Profile
-	first := profileKey{digest: digest, engine: engine, engineVersion: engineVersion}
+	first := profileKey{digest: digest, engine: engine, engineVersion: engineVersion, shapes: shapes}
 	i, _ := slices.BinarySearchFunc(s.profiles.keys, first, profileKey.compare)
 	for _, key := range s.profiles.keys[i:] {
-		if key.digest != digest || key.engine != engine || key.engineVersion != engineVersion {
+		if key.digest != digest || key.engine != engine || key.engineVersion != engineVersion || key.shapes != shapes {
 			break
 		}
 		found = append(found, s.profiles.rows[key])
@@ -49,7 +50,7 @@ func (s *State) ProfilesOf(model *logpb.Model) []*logpb.Profile {
 	if info == nil {
 		return nil
 	}
-	return s.Profiles(info.GetDigest(), info.GetEngine(), info.GetEngineVersion())
+	return s.Profiles(info.GetDigest(), info.GetEngine(), info.GetEngineVersion(), ShapesKey(model.GetLargest()))
 }
 
 // putProfiles replaces by key. Profiles outlive their models: they make a second load quick.

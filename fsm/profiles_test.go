@@ -12,12 +12,12 @@ func TestProfiles(t *testing.T) {
 	l.ok(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "gpu", 7)}})
 	want := []*logpb.Profile{profile(digestA, "cpu", 5), profile(digestA, "gpu", 7)}
 	equal(t, "by model", l.state.ProfilesOf(l.state.Model(1)), want)
-	equal(t, "by digest", l.state.Profiles(digestA, "gomlx", "1"), want)
+	equal(t, "by digest", l.state.Profiles(digestA, "gomlx", "1", ""), want)
 	equal(t, "by key", l.state.Profile(want[1].GetKey()), want[1])
-	equal(t, "of another engine version", len(l.state.Profiles(digestA, "gomlx", "2")), 0)
+	equal(t, "of another engine version", len(l.state.Profiles(digestA, "gomlx", "2", "")), 0)
 	equal(t, "of a model that nobody has loaded", len(l.state.ProfilesOf(&logpb.Model{})), 0)
 	l.ok(&logpb.UnloadModel{Name: "m"})
-	equal(t, "after unloading", l.state.Profiles(digestA, "gomlx", "1"), want)
+	equal(t, "after unloading", l.state.Profiles(digestA, "gomlx", "1", ""), want)
 }
 
 func TestProfilesAreChecked(t *testing.T) {

@@ -219,7 +219,7 @@ func checkReferences(t *rapid.T, s *State) {
 	}
 	for _, m := range s.Models() {
 		byModel += len(s.Holdings(m.GetId()))
-		if s.Resolve(m.GetName(), m.GetVersion()) != m {
+		if s.find(m.GetName(), m.GetVersion()) != m {
 			t.Fatalf("%v is not found by its name", m)
 		}
 	}

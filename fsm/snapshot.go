@@ -203,7 +203,7 @@ func build(from *logpb.State, release uint32) (*State, error) {
 		if m.GetId() == 0 || m.GetId() > s.lastModelID {
 			return nil, fmt.Errorf("model %d is there, the last id is %d", m.GetId(), s.lastModelID)
 		}
-		if other := s.Resolve(m.GetName(), m.GetVersion()); other != nil || m.GetVersion() == "" {
+		if other := s.find(m.GetName(), m.GetVersion()); other != nil || m.GetVersion() == "" {
 			return nil, fmt.Errorf("models %d and %d are both %q version %q", other.GetId(), m.GetId(), m.GetName(), m.GetVersion())
 		}
 		s.storeModel(m)

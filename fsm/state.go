@@ -61,6 +61,11 @@ func (s *State) Cluster() *logpb.Cluster { return s.cluster }
 // Phase is how far the startup has come.
 func (s *State) Phase() logpb.Phase { return s.cluster.GetPhase() }
 
+// Serving says whether requests are answered: that goes on when the startup is reopened.
+func (s *State) Serving() bool {
+	return s.Phase() == logpb.Phase_PHASE_SERVING || s.cluster.GetReopened()
+}
+
 // Now is the latest proposer's time that was applied, in unix nanoseconds. It never goes back.
 func (s *State) Now() int64 { return s.now }
 
@@ -82,20 +87,43 @@ func (s *State) Models() []*logpb.Model { return s.models.values() }
 // Model returns nil if there is none with that id.
 func (s *State) Model(id uint64) *logpb.Model { return s.models.rows[id] }
 
-// Resolve finds a model by name and version. Without a version it is the largest that some worker has loaded, or the
-// largest of all while none is loaded. It returns nil if there is none.
-func (s *State) Resolve(name, version string) *logpb.Model {
-	ids := s.versions[name]
-	if version == "" {
-		if i := slices.IndexFunc(ids, s.loaded); i >= 0 {
-			return s.models.rows[ids[i]]
-		}
-		if len(ids) > 0 {
-			return s.models.rows[ids[0]]
+// Resolve finds the model that a request for a name and version goes to, nil if there is none. Without a version it is
+// the largest that some worker has loaded and that is profiled, else the largest that is loaded, else the largest of all.
+// One that is still to replace another comes last, and one that was replaced is not found.
+func (s *State) Resolve(name, version string) (found *logpb.Model) {
+	if version != "" {
+		if m := s.find(name, version); !m.GetRetiring() {
+			return m
 		}
 		return nil
 	}
-	for _, id := range ids {
+	best := 0
+	for _, id := range s.versions[name] {
+		if fitness := s.fitness(s.models.rows[id]); fitness > best {
+			found, best = s.models.rows[id], fitness
+		}
+	}
+	return found
+}
+
+// fitness is how far a model is from taking requests; 0: it takes none any more.
+func (s *State) fitness(m *logpb.Model) int {
+	switch {
+	case m.GetRetiring():
+		return 0
+	case m.GetReplaces() != 0:
+		return 1
+	case len(s.versions[m.GetName()]) == 1 || !s.loaded(m.GetId()):
+		return 2
+	case len(s.ProfilesOf(m)) == 0:
+		return 3
+	}
+	return 4
+}
+
+// find finds a model whether it takes requests or not; nil if there is none.
+func (s *State) find(name, version string) *logpb.Model {
+	for _, id := range s.versions[name] {
 		if m := s.models.rows[id]; m.GetVersion() == version {
 			return m
 		}

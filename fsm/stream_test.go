@@ -38,7 +38,7 @@ func stream(length int) *rapid.Generator[[]*logpb.Command] {
 			if NeededVersion(cmd) > 1 && rapid.Bool().Draw(t, "right") {
 				cmd.Version = NeededVersion(cmd)
 			} else {
-				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 3, Version + 1}).Draw(t, "version")
+				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 3, 4, Version + 1}).Draw(t, "version")
 			}
 			if i == 0 {
 				cmd.RequestedUnixNs, cmd.Version = now, 0
@@ -57,7 +57,7 @@ func body(t *rapid.T) proto.Message {
 	version := rapid.SampledFrom([]string{"", "1", "2", "10"})
 	kind := rapid.SampledFrom([]string{"cpu", "gpu"})
 	digest := rapid.SampledFrom([]string{digestA, digestA, digestA, digestB})
-	switch rapid.IntRange(0, 18).Draw(t, "body") {
+	switch rapid.IntRange(0, 22).Draw(t, "body") {
 	case 0, 1, 2:
 		w := worker(name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"))
 		w.Speed = rapid.SampledFrom([]float64{1, 2.5, 0}).Draw(t, "speed")
@@ -73,6 +73,7 @@ func body(t *rapid.T) proto.Message {
 		return &logpb.LoadModel{
 			Name: model.Draw(t, "model"), Version: version.Draw(t, "version"), Source: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "source"),
 			Instances: rapid.Uint32Range(0, 3).Draw(t, "instances"), Copies: rapid.Uint32Range(0, 1).Draw(t, "copies"),
+			Replace: rapid.IntRange(0, 2).Draw(t, "replace") == 0,
 		}
 	case 8:
 		return &logpb.UnloadModel{Name: model.Draw(t, "model"), Version: version.Draw(t, "version")}
@@ -122,6 +123,16 @@ func body(t *rapid.T) proto.Message {
 		return &logpb.SetModelBlame{
 			ModelId: rapid.Uint64Range(1, 12).Draw(t, "id"), Blame: rapid.SampledFrom([]string{"", "w1 died with it"}).Draw(t, "blame"),
 		}
+	case 18:
+		return &logpb.ReopenStartup{Close: rapid.Bool().Draw(t, "close")}
+	case 19:
+		return &logpb.PutDeviceChecks{Updates: []*logpb.DeviceCheckUpdate{{
+			Worker: name.Draw(t, "worker"), Incarnation: incarnation.Draw(t, "incarnation"), Check: &logpb.DeviceCheck{
+				Device: rapid.Uint32Range(0, 2).Draw(t, "device"), Ratio: rapid.SampledFrom([]float64{1, 1.5, 0}).Draw(t, "ratio"), Runs: 3,
+			},
+		}}}
+	case 20, 21:
+		return &logpb.ReplaceModel{ModelId: rapid.Uint64Range(1, 12).Draw(t, "id")}
 	default:
 		return &logpb.TakeDigest{}
 	}

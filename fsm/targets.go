@@ -9,9 +9,9 @@ import (
 )
 
 // Able are the workers that could hold the model, by name: those that are ready, have an engine for it and the labels
-// that it asks for. A model that workers died with has none.
+// that it asks for. A model that workers died with, or that another version has replaced, has none.
 func (s *State) Able(model *logpb.Model) []*logpb.Worker {
-	if model.GetBlame() != "" {
+	if model.GetBlame() != "" || model.GetRetiring() {
 		return nil
 	}
 	var able []*logpb.Worker

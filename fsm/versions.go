@@ -9,7 +9,7 @@ import (
 
 // Version is the newest command schema that this code applies. A cluster starts at 1, and goes up when its leader
 // has seen that every member can follow (RaiseVersion): so a mixed cluster is safe.
-const Version = 3
+const Version = 4
 
 // ErrOutdated says that this replica can't follow its cluster any more, because that has gone to a newer schema.
 var ErrOutdated = errors.New("this replica is too old for its cluster")
@@ -30,6 +30,8 @@ func kindVersion(cmd *logpb.Command) uint32 {
 		return 2
 	case *logpb.Command_SetModelBlame:
 		return 3
+	case *logpb.Command_ReopenStartup, *logpb.Command_PutDeviceChecks, *logpb.Command_ReplaceModel:
+		return 4
 	}
 	return 0
 }
@@ -45,6 +47,16 @@ func contentVersion(cmd *logpb.Command) uint32 {
 		for _, u := range body.UpdateHoldings.GetUpdates() {
 			if u.GetHolding().GetFault() != logpb.HoldingFault_HOLDING_FAULT_NONE {
 				return 3
+			}
+		}
+	case *logpb.Command_LoadModel:
+		if len(body.LoadModel.GetLargest()) > 0 || body.LoadModel.GetReplace() {
+			return 4
+		}
+	case *logpb.Command_PutProfiles:
+		for _, p := range body.PutProfiles.GetProfiles() {
+			if p.GetKey().GetShapes() != "" || p.GetWorker() != "" || p.GetDevice() != 0 || p.GetMeasuredUnixNs() != 0 || p.GetDriftedUnixNs() != 0 {
+				return 4
 			}
 		}
 	}

@@ -19,10 +19,10 @@ func (s *State) registerWorker(asked *logpb.Worker) *logpb.Result {
 	}
 	w.Status = logpb.WorkerStatus_WORKER_STATUS_READY
 	w.RegisteredUnixNs = s.now
-	w.DrainUntilUnixNs = 0
+	w.DrainUntilUnixNs, w.Checks = 0, nil
 	if old := s.Worker(w.GetName()); old != nil {
 		if old.GetIncarnation() == w.GetIncarnation() {
-			w.RegisteredUnixNs = old.GetRegisteredUnixNs()
+			w.RegisteredUnixNs, w.Checks = old.GetRegisteredUnixNs(), old.GetChecks()
 		} else {
 			s.dropHoldingsOf(w.GetName())
 		}

@@ -232,7 +232,14 @@ type ModelStatus struct {
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	Advice string `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
 	// The same for a program: the reason that a request for it is refused with.
-	Code          string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
+	Code string `protobuf:"bytes,6,opt,name=code,proto3" json:"code,omitempty"`
+	// The devices that share its profiles and were found to differ from the one on
+	// which they were measured, or not to.
+	Checks []*DeviceRatio `protobuf:"bytes,7,rep,name=checks,proto3" json:"checks,omitempty"`
+	// The numbers of rows that are measured.
+	ProfileRows []uint32 `protobuf:"varint,8,rep,packed,name=profile_rows,json=profileRows,proto3" json:"profile_rows,omitempty"`
+	// How a replacement goes on, for a person; empty: there is none.
+	Replacement   string `protobuf:"bytes,9,opt,name=replacement,proto3" json:"replacement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +316,80 @@ func (x *ModelStatus) GetCode() string {
 	return ""
 }
 
+func (x *ModelStatus) GetChecks() []*DeviceRatio {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *ModelStatus) GetProfileRows() []uint32 {
+	if x != nil {
+		return x.ProfileRows
+	}
+	return nil
+}
+
+func (x *ModelStatus) GetReplacement() string {
+	if x != nil {
+		return x.Replacement
+	}
+	return ""
+}
+
+// DeviceRatio is how a device compares with others of its kind.
+type DeviceRatio struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Check         *logpb.DeviceCheck     `protobuf:"bytes,2,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceRatio) Reset() {
+	*x = DeviceRatio{}
+	mi := &file_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRatio) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRatio) ProtoMessage() {}
+
+func (x *DeviceRatio) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRatio.ProtoReflect.Descriptor instead.
+func (*DeviceRatio) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeviceRatio) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *DeviceRatio) GetCheck() *logpb.DeviceCheck {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
 type LoadModelResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Models        []*ModelStatus         `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
@@ -318,7 +399,7 @@ type LoadModelResponse struct {
 
 func (x *LoadModelResponse) Reset() {
 	*x = LoadModelResponse{}
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +411,7 @@ func (x *LoadModelResponse) String() string {
 func (*LoadModelResponse) ProtoMessage() {}
 
 func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[4]
+	mi := &file_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +424,7 @@ func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelResponse.ProtoReflect.Descriptor instead.
 func (*LoadModelResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{4}
+	return file_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LoadModelResponse) GetModels() []*ModelStatus {
@@ -365,7 +446,7 @@ type UnloadModelRequest struct {
 
 func (x *UnloadModelRequest) Reset() {
 	*x = UnloadModelRequest{}
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +458,7 @@ func (x *UnloadModelRequest) String() string {
 func (*UnloadModelRequest) ProtoMessage() {}
 
 func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[5]
+	mi := &file_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,7 +471,7 @@ func (x *UnloadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelRequest.ProtoReflect.Descriptor instead.
 func (*UnloadModelRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{5}
+	return file_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UnloadModelRequest) GetRequestId() string {
@@ -430,7 +511,7 @@ type UnloadModelResponse struct {
 
 func (x *UnloadModelResponse) Reset() {
 	*x = UnloadModelResponse{}
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +523,7 @@ func (x *UnloadModelResponse) String() string {
 func (*UnloadModelResponse) ProtoMessage() {}
 
 func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[6]
+	mi := &file_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +536,7 @@ func (x *UnloadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModelResponse.ProtoReflect.Descriptor instead.
 func (*UnloadModelResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{6}
+	return file_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UnloadModelResponse) GetModelIds() []uint64 {
@@ -478,7 +559,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +571,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[7]
+	mi := &file_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +584,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{7}
+	return file_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListModelsRequest) GetName() string {
@@ -537,7 +618,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +630,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[8]
+	mi := &file_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +643,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{8}
+	return file_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListModelsResponse) GetModels() []*ModelStatus {
@@ -615,7 +696,7 @@ type WorkerLive struct {
 
 func (x *WorkerLive) Reset() {
 	*x = WorkerLive{}
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +708,7 @@ func (x *WorkerLive) String() string {
 func (*WorkerLive) ProtoMessage() {}
 
 func (x *WorkerLive) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[9]
+	mi := &file_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +721,7 @@ func (x *WorkerLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerLive.ProtoReflect.Descriptor instead.
 func (*WorkerLive) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{9}
+	return file_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WorkerLive) GetName() string {
@@ -781,7 +862,7 @@ type DeviceLive struct {
 
 func (x *DeviceLive) Reset() {
 	*x = DeviceLive{}
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +874,7 @@ func (x *DeviceLive) String() string {
 func (*DeviceLive) ProtoMessage() {}
 
 func (x *DeviceLive) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[10]
+	mi := &file_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +887,7 @@ func (x *DeviceLive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceLive.ProtoReflect.Descriptor instead.
 func (*DeviceLive) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{10}
+	return file_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeviceLive) GetIndex() uint32 {
@@ -879,7 +960,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +972,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[11]
+	mi := &file_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +985,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{11}
+	return file_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WorkerInfo) GetWorker() *logpb.Worker {
@@ -946,7 +1027,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1039,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[12]
+	mi := &file_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1052,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{12}
+	return file_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListWorkersRequest) GetStale() bool {
@@ -998,7 +1079,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1091,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[13]
+	mi := &file_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1104,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{13}
+	return file_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*WorkerInfo {
@@ -1055,7 +1136,7 @@ type SetWorkerStatusRequest struct {
 
 func (x *SetWorkerStatusRequest) Reset() {
 	*x = SetWorkerStatusRequest{}
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1148,7 @@ func (x *SetWorkerStatusRequest) String() string {
 func (*SetWorkerStatusRequest) ProtoMessage() {}
 
 func (x *SetWorkerStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[14]
+	mi := &file_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1161,7 @@ func (x *SetWorkerStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWorkerStatusRequest.ProtoReflect.Descriptor instead.
 func (*SetWorkerStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{14}
+	return file_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetWorkerStatusRequest) GetRequestId() string {
@@ -1127,7 +1208,7 @@ type SetWorkerStatusResponse struct {
 
 func (x *SetWorkerStatusResponse) Reset() {
 	*x = SetWorkerStatusResponse{}
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1220,7 @@ func (x *SetWorkerStatusResponse) String() string {
 func (*SetWorkerStatusResponse) ProtoMessage() {}
 
 func (x *SetWorkerStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[15]
+	mi := &file_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1233,7 @@ func (x *SetWorkerStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWorkerStatusResponse.ProtoReflect.Descriptor instead.
 func (*SetWorkerStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{15}
+	return file_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetWorkerStatusResponse) GetWorker() *logpb.Worker {
@@ -1173,7 +1254,7 @@ type RemoveWorkerRequest struct {
 
 func (x *RemoveWorkerRequest) Reset() {
 	*x = RemoveWorkerRequest{}
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1266,7 @@ func (x *RemoveWorkerRequest) String() string {
 func (*RemoveWorkerRequest) ProtoMessage() {}
 
 func (x *RemoveWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[16]
+	mi := &file_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1279,7 @@ func (x *RemoveWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorkerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{16}
+	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveWorkerRequest) GetRequestId() string {
@@ -1230,7 +1311,7 @@ type RemoveWorkerResponse struct {
 
 func (x *RemoveWorkerResponse) Reset() {
 	*x = RemoveWorkerResponse{}
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1323,7 @@ func (x *RemoveWorkerResponse) String() string {
 func (*RemoveWorkerResponse) ProtoMessage() {}
 
 func (x *RemoveWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[17]
+	mi := &file_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1336,7 @@ func (x *RemoveWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorkerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{17}
+	return file_control_proto_rawDescGZIP(), []int{18}
 }
 
 type ResumeModelRequest struct {
@@ -1271,7 +1352,7 @@ type ResumeModelRequest struct {
 
 func (x *ResumeModelRequest) Reset() {
 	*x = ResumeModelRequest{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1364,7 @@ func (x *ResumeModelRequest) String() string {
 func (*ResumeModelRequest) ProtoMessage() {}
 
 func (x *ResumeModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1377,7 @@ func (x *ResumeModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeModelRequest.ProtoReflect.Descriptor instead.
 func (*ResumeModelRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResumeModelRequest) GetRequestId() string {
@@ -1337,7 +1418,7 @@ type ResumeModelResponse struct {
 
 func (x *ResumeModelResponse) Reset() {
 	*x = ResumeModelResponse{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1430,7 @@ func (x *ResumeModelResponse) String() string {
 func (*ResumeModelResponse) ProtoMessage() {}
 
 func (x *ResumeModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1443,7 @@ func (x *ResumeModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeModelResponse.ProtoReflect.Descriptor instead.
 func (*ResumeModelResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResumeModelResponse) GetModelIds() []uint64 {
@@ -1390,7 +1471,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1483,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1496,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Replica) GetName() string {
@@ -1492,7 +1573,7 @@ type SetSettingsRequest struct {
 
 func (x *SetSettingsRequest) Reset() {
 	*x = SetSettingsRequest{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1585,7 @@ func (x *SetSettingsRequest) String() string {
 func (*SetSettingsRequest) ProtoMessage() {}
 
 func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1598,7 @@ func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetSettingsRequest) GetRequestId() string {
@@ -1550,7 +1631,7 @@ type SetSettingsResponse struct {
 
 func (x *SetSettingsResponse) Reset() {
 	*x = SetSettingsResponse{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1643,7 @@ func (x *SetSettingsResponse) String() string {
 func (*SetSettingsResponse) ProtoMessage() {}
 
 func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1656,7 @@ func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
@@ -1595,7 +1676,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1688,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1701,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterStatusRequest) GetStale() bool {
@@ -1654,7 +1735,7 @@ type ClusterStatusResponse struct {
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1747,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1760,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterStatusResponse) GetCluster() *logpb.Cluster {
@@ -1779,7 +1860,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1872,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1885,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Member) GetName() string {
@@ -1843,7 +1924,7 @@ type StartupRequest struct {
 
 func (x *StartupRequest) Reset() {
 	*x = StartupRequest{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1936,7 @@ func (x *StartupRequest) String() string {
 func (*StartupRequest) ProtoMessage() {}
 
 func (x *StartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,26 +1949,32 @@ func (x *StartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupRequest.ProtoReflect.Descriptor instead.
 func (*StartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 type ModelProgress struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Version        string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	Copies         uint32                 `protobuf:"varint,3,opt,name=copies,proto3" json:"copies,omitempty"`
-	Pending        uint32                 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`
-	Loaded         uint32                 `protobuf:"varint,5,opt,name=loaded,proto3" json:"loaded,omitempty"`
-	Failed         uint32                 `protobuf:"varint,6,opt,name=failed,proto3" json:"failed,omitempty"`
-	ProfilesWanted uint32                 `protobuf:"varint,7,opt,name=profiles_wanted,json=profilesWanted,proto3" json:"profiles_wanted,omitempty"`
-	ProfilesDone   uint32                 `protobuf:"varint,8,opt,name=profiles_done,json=profilesDone,proto3" json:"profiles_done,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The workers that hold it or shall.
+	Copies  uint32 `protobuf:"varint,3,opt,name=copies,proto3" json:"copies,omitempty"`
+	Pending uint32 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`
+	Loaded  uint32 `protobuf:"varint,5,opt,name=loaded,proto3" json:"loaded,omitempty"`
+	Failed  uint32 `protobuf:"varint,6,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Kinds of devices.
+	ProfilesWanted uint32 `protobuf:"varint,7,opt,name=profiles_wanted,json=profilesWanted,proto3" json:"profiles_wanted,omitempty"`
+	ProfilesDone   uint32 `protobuf:"varint,8,opt,name=profiles_done,json=profilesDone,proto3" json:"profiles_done,omitempty"`
+	// Of these, those that were given up.
+	ProfilesFailed uint32 `protobuf:"varint,9,opt,name=profiles_failed,json=profilesFailed,proto3" json:"profiles_failed,omitempty"`
+	// It is being measured right now.
+	Profiling     bool `protobuf:"varint,10,opt,name=profiling,proto3" json:"profiling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelProgress) Reset() {
 	*x = ModelProgress{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +1986,7 @@ func (x *ModelProgress) String() string {
 func (*ModelProgress) ProtoMessage() {}
 
 func (x *ModelProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +1999,7 @@ func (x *ModelProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelProgress.ProtoReflect.Descriptor instead.
 func (*ModelProgress) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ModelProgress) GetName() string {
@@ -1971,22 +2058,43 @@ func (x *ModelProgress) GetProfilesDone() uint32 {
 	return 0
 }
 
+func (x *ModelProgress) GetProfilesFailed() uint32 {
+	if x != nil {
+		return x.ProfilesFailed
+	}
+	return 0
+}
+
+func (x *ModelProgress) GetProfiling() bool {
+	if x != nil {
+		return x.Profiling
+	}
+	return false
+}
+
 type StartupStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Phase logpb.Phase            `protobuf:"varint,1,opt,name=phase,proto3,enum=orrery.log.v1.Phase" json:"phase,omitempty"`
 	// Until profiling starts, when the countdown runs; else negative.
 	CountdownNs int64 `protobuf:"varint,2,opt,name=countdown_ns,json=countdownNs,proto3" json:"countdown_ns,omitempty"`
 	// What is being waited for, for a person.
-	WaitingFor    string           `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
-	Models        []*ModelProgress `protobuf:"bytes,4,rep,name=models,proto3" json:"models,omitempty"`
-	Workers       uint32           `protobuf:"varint,5,opt,name=workers,proto3" json:"workers,omitempty"`
+	WaitingFor string           `protobuf:"bytes,3,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	Models     []*ModelProgress `protobuf:"bytes,4,rep,name=models,proto3" json:"models,omitempty"`
+	// Those that take work.
+	Workers uint32 `protobuf:"varint,5,opt,name=workers,proto3" json:"workers,omitempty"`
+	// Serving has begun; the phase is another one when the startup was reopened.
+	Serving bool `protobuf:"varint,6,opt,name=serving,proto3" json:"serving,omitempty"`
+	// What the countdown starts from.
+	LoadIdleNs int64 `protobuf:"varint,7,opt,name=load_idle_ns,json=loadIdleNs,proto3" json:"load_idle_ns,omitempty"`
+	// What becomes of a load in phase serving.
+	AdmitsLoads   bool `protobuf:"varint,8,opt,name=admits_loads,json=admitsLoads,proto3" json:"admits_loads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartupStatus) Reset() {
 	*x = StartupStatus{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2106,7 @@ func (x *StartupStatus) String() string {
 func (*StartupStatus) ProtoMessage() {}
 
 func (x *StartupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2119,7 @@ func (x *StartupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupStatus.ProtoReflect.Descriptor instead.
 func (*StartupStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{28}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StartupStatus) GetPhase() logpb.Phase {
@@ -2049,6 +2157,131 @@ func (x *StartupStatus) GetWorkers() uint32 {
 	return 0
 }
 
+func (x *StartupStatus) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+func (x *StartupStatus) GetLoadIdleNs() int64 {
+	if x != nil {
+		return x.LoadIdleNs
+	}
+	return 0
+}
+
+func (x *StartupStatus) GetAdmitsLoads() bool {
+	if x != nil {
+		return x.AdmitsLoads
+	}
+	return false
+}
+
+type ReopenStartupRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RequestId      string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestedAgoNs int64                  `protobuf:"varint,2,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	Close          bool                   `protobuf:"varint,3,opt,name=close,proto3" json:"close,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReopenStartupRequest) Reset() {
+	*x = ReopenStartupRequest{}
+	mi := &file_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenStartupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenStartupRequest) ProtoMessage() {}
+
+func (x *ReopenStartupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenStartupRequest.ProtoReflect.Descriptor instead.
+func (*ReopenStartupRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ReopenStartupRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReopenStartupRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
+}
+
+func (x *ReopenStartupRequest) GetClose() bool {
+	if x != nil {
+		return x.Close
+	}
+	return false
+}
+
+type ReopenStartupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        *StartupStatus         `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenStartupResponse) Reset() {
+	*x = ReopenStartupResponse{}
+	mi := &file_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenStartupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenStartupResponse) ProtoMessage() {}
+
+func (x *ReopenStartupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenStartupResponse.ProtoReflect.Descriptor instead.
+func (*ReopenStartupResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReopenStartupResponse) GetStatus() *StartupStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 type JoinReplicaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the replica's peer listener is.
@@ -2059,7 +2292,7 @@ type JoinReplicaRequest struct {
 
 func (x *JoinReplicaRequest) Reset() {
 	*x = JoinReplicaRequest{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2304,7 @@ func (x *JoinReplicaRequest) String() string {
 func (*JoinReplicaRequest) ProtoMessage() {}
 
 func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2317,7 @@ func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaRequest.ProtoReflect.Descriptor instead.
 func (*JoinReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{29}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *JoinReplicaRequest) GetPeerAddress() string {
@@ -2103,7 +2336,7 @@ type JoinReplicaResponse struct {
 
 func (x *JoinReplicaResponse) Reset() {
 	*x = JoinReplicaResponse{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2348,7 @@ func (x *JoinReplicaResponse) String() string {
 func (*JoinReplicaResponse) ProtoMessage() {}
 
 func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2361,7 @@ func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaResponse.ProtoReflect.Descriptor instead.
 func (*JoinReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{30}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *JoinReplicaResponse) GetReplicaId() string {
@@ -2148,7 +2381,7 @@ type RemoveReplicaRequest struct {
 
 func (x *RemoveReplicaRequest) Reset() {
 	*x = RemoveReplicaRequest{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2393,7 @@ func (x *RemoveReplicaRequest) String() string {
 func (*RemoveReplicaRequest) ProtoMessage() {}
 
 func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2406,7 @@ func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{31}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveReplicaRequest) GetReplica() string {
@@ -2192,7 +2425,7 @@ type RemoveReplicaResponse struct {
 
 func (x *RemoveReplicaResponse) Reset() {
 	*x = RemoveReplicaResponse{}
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2437,7 @@ func (x *RemoveReplicaResponse) String() string {
 func (*RemoveReplicaResponse) ProtoMessage() {}
 
 func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2450,7 @@ func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{32}
+	return file_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveReplicaResponse) GetReplicaId() string {
@@ -2237,7 +2470,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2249,7 +2482,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2262,7 +2495,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{33}
+	return file_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TransferLeadershipRequest) GetReplica() string {
@@ -2282,7 +2515,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2527,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2540,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{34}
+	return file_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -2326,7 +2559,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2571,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2584,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{35}
+	return file_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SaveSnapshotRequest) GetStale() bool {
@@ -2375,7 +2608,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_control_proto_msgTypes[36]
+	mi := &file_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2620,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[36]
+	mi := &file_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2633,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{36}
+	return file_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
@@ -2440,7 +2673,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_control_proto_msgTypes[37]
+	mi := &file_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2685,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[37]
+	mi := &file_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2698,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{37}
+	return file_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RestoreSnapshotResponse) GetEpoch() uint64 {
@@ -2496,7 +2729,7 @@ type SnapshotSummary struct {
 
 func (x *SnapshotSummary) Reset() {
 	*x = SnapshotSummary{}
-	mi := &file_control_proto_msgTypes[38]
+	mi := &file_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2741,7 @@ func (x *SnapshotSummary) String() string {
 func (*SnapshotSummary) ProtoMessage() {}
 
 func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[38]
+	mi := &file_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2754,7 @@ func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSummary.ProtoReflect.Descriptor instead.
 func (*SnapshotSummary) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{38}
+	return file_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotSummary) GetFormat() uint32 {
@@ -2612,14 +2845,20 @@ const file_control_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x124\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x17\n" +
-	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\xe2\x01\n" +
+	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\xdf\x02\n" +
 	"\vModelStatus\x12*\n" +
 	"\x05model\x18\x01 \x01(\v2\x14.orrery.log.v1.ModelR\x05model\x12/\n" +
 	"\x06copies\x18\x02 \x03(\v2\x17.orrery.control.v1.CopyR\x06copies\x122\n" +
 	"\bprofiles\x18\x03 \x03(\v2\x16.orrery.log.v1.ProfileR\bprofiles\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06advice\x18\x05 \x01(\tR\x06advice\x12\x12\n" +
-	"\x04code\x18\x06 \x01(\tR\x04code\"K\n" +
+	"\x04code\x18\x06 \x01(\tR\x04code\x126\n" +
+	"\x06checks\x18\a \x03(\v2\x1e.orrery.control.v1.DeviceRatioR\x06checks\x12!\n" +
+	"\fprofile_rows\x18\b \x03(\rR\vprofileRows\x12 \n" +
+	"\vreplacement\x18\t \x01(\tR\vreplacement\"W\n" +
+	"\vDeviceRatio\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x120\n" +
+	"\x05check\x18\x02 \x01(\v2\x1a.orrery.log.v1.DeviceCheckR\x05check\"K\n" +
 	"\x11LoadModelResponse\x126\n" +
 	"\x06models\x18\x01 \x03(\v2\x1e.orrery.control.v1.ModelStatusR\x06models\"\x8b\x01\n" +
 	"\x12UnloadModelRequest\x12\x1d\n" +
@@ -2743,7 +2982,7 @@ const file_control_proto_rawDesc = "" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\tR\vincarnation\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\"\x10\n" +
-	"\x0eStartupRequest\"\xed\x01\n" +
+	"\x0eStartupRequest\"\xb4\x02\n" +
 	"\rModelProgress\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -2752,14 +2991,28 @@ const file_control_proto_rawDesc = "" +
 	"\x06loaded\x18\x05 \x01(\rR\x06loaded\x12\x16\n" +
 	"\x06failed\x18\x06 \x01(\rR\x06failed\x12'\n" +
 	"\x0fprofiles_wanted\x18\a \x01(\rR\x0eprofilesWanted\x12#\n" +
-	"\rprofiles_done\x18\b \x01(\rR\fprofilesDone\"\xd3\x01\n" +
+	"\rprofiles_done\x18\b \x01(\rR\fprofilesDone\x12'\n" +
+	"\x0fprofiles_failed\x18\t \x01(\rR\x0eprofilesFailed\x12\x1c\n" +
+	"\tprofiling\x18\n" +
+	" \x01(\bR\tprofiling\"\xb2\x02\n" +
 	"\rStartupStatus\x12*\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x14.orrery.log.v1.PhaseR\x05phase\x12!\n" +
 	"\fcountdown_ns\x18\x02 \x01(\x03R\vcountdownNs\x12\x1f\n" +
 	"\vwaiting_for\x18\x03 \x01(\tR\n" +
 	"waitingFor\x128\n" +
 	"\x06models\x18\x04 \x03(\v2 .orrery.control.v1.ModelProgressR\x06models\x12\x18\n" +
-	"\aworkers\x18\x05 \x01(\rR\aworkers\"7\n" +
+	"\aworkers\x18\x05 \x01(\rR\aworkers\x12\x18\n" +
+	"\aserving\x18\x06 \x01(\bR\aserving\x12 \n" +
+	"\fload_idle_ns\x18\a \x01(\x03R\n" +
+	"loadIdleNs\x12!\n" +
+	"\fadmits_loads\x18\b \x01(\bR\vadmitsLoads\"u\n" +
+	"\x14ReopenStartupRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12(\n" +
+	"\x10requested_ago_ns\x18\x02 \x01(\x03R\x0erequestedAgoNs\x12\x14\n" +
+	"\x05close\x18\x03 \x01(\bR\x05close\"Q\n" +
+	"\x15ReopenStartupResponse\x128\n" +
+	"\x06status\x18\x01 \x01(\v2 .orrery.control.v1.StartupStatusR\x06status\"7\n" +
 	"\x12JoinReplicaRequest\x12!\n" +
 	"\fpeer_address\x18\x01 \x01(\tR\vpeerAddress\"4\n" +
 	"\x13JoinReplicaResponse\x12\x1d\n" +
@@ -2795,7 +3048,7 @@ const file_control_proto_rawDesc = "" +
 	"\bprofiles\x18\b \x01(\rR\bprofiles\x12\x14\n" +
 	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06digest\x18\n" +
-	" \x01(\tR\x06digest2\x9e\f\n" +
+	" \x01(\tR\x06digest2\x84\r\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
@@ -2808,7 +3061,8 @@ const file_control_proto_rawDesc = "" +
 	"\vSetSettings\x12%.orrery.control.v1.SetSettingsRequest\x1a&.orrery.control.v1.SetSettingsResponse\"\x00\x12d\n" +
 	"\rClusterStatus\x12'.orrery.control.v1.ClusterStatusRequest\x1a(.orrery.control.v1.ClusterStatusResponse\"\x00\x12P\n" +
 	"\aStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x00\x12W\n" +
-	"\fWatchStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x000\x01\x12^\n" +
+	"\fWatchStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x000\x01\x12d\n" +
+	"\rReopenStartup\x12'.orrery.control.v1.ReopenStartupRequest\x1a(.orrery.control.v1.ReopenStartupResponse\"\x00\x12^\n" +
 	"\vJoinReplica\x12%.orrery.control.v1.JoinReplicaRequest\x1a&.orrery.control.v1.JoinReplicaResponse\"\x00\x12d\n" +
 	"\rRemoveReplica\x12'.orrery.control.v1.RemoveReplicaRequest\x1a(.orrery.control.v1.RemoveReplicaResponse\"\x00\x12s\n" +
 	"\x12TransferLeadership\x12,.orrery.control.v1.TransferLeadershipRequest\x1a-.orrery.control.v1.TransferLeadershipResponse\"\x00\x12\\\n" +
@@ -2827,119 +3081,128 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_control_proto_goTypes = []any{
 	(*Freshness)(nil),                  // 0: orrery.control.v1.Freshness
 	(*LoadModelRequest)(nil),           // 1: orrery.control.v1.LoadModelRequest
 	(*Copy)(nil),                       // 2: orrery.control.v1.Copy
 	(*ModelStatus)(nil),                // 3: orrery.control.v1.ModelStatus
-	(*LoadModelResponse)(nil),          // 4: orrery.control.v1.LoadModelResponse
-	(*UnloadModelRequest)(nil),         // 5: orrery.control.v1.UnloadModelRequest
-	(*UnloadModelResponse)(nil),        // 6: orrery.control.v1.UnloadModelResponse
-	(*ListModelsRequest)(nil),          // 7: orrery.control.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),         // 8: orrery.control.v1.ListModelsResponse
-	(*WorkerLive)(nil),                 // 9: orrery.control.v1.WorkerLive
-	(*DeviceLive)(nil),                 // 10: orrery.control.v1.DeviceLive
-	(*WorkerInfo)(nil),                 // 11: orrery.control.v1.WorkerInfo
-	(*ListWorkersRequest)(nil),         // 12: orrery.control.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),        // 13: orrery.control.v1.ListWorkersResponse
-	(*SetWorkerStatusRequest)(nil),     // 14: orrery.control.v1.SetWorkerStatusRequest
-	(*SetWorkerStatusResponse)(nil),    // 15: orrery.control.v1.SetWorkerStatusResponse
-	(*RemoveWorkerRequest)(nil),        // 16: orrery.control.v1.RemoveWorkerRequest
-	(*RemoveWorkerResponse)(nil),       // 17: orrery.control.v1.RemoveWorkerResponse
-	(*ResumeModelRequest)(nil),         // 18: orrery.control.v1.ResumeModelRequest
-	(*ResumeModelResponse)(nil),        // 19: orrery.control.v1.ResumeModelResponse
-	(*Replica)(nil),                    // 20: orrery.control.v1.Replica
-	(*SetSettingsRequest)(nil),         // 21: orrery.control.v1.SetSettingsRequest
-	(*SetSettingsResponse)(nil),        // 22: orrery.control.v1.SetSettingsResponse
-	(*ClusterStatusRequest)(nil),       // 23: orrery.control.v1.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil),      // 24: orrery.control.v1.ClusterStatusResponse
-	(*Member)(nil),                     // 25: orrery.control.v1.Member
-	(*StartupRequest)(nil),             // 26: orrery.control.v1.StartupRequest
-	(*ModelProgress)(nil),              // 27: orrery.control.v1.ModelProgress
-	(*StartupStatus)(nil),              // 28: orrery.control.v1.StartupStatus
-	(*JoinReplicaRequest)(nil),         // 29: orrery.control.v1.JoinReplicaRequest
-	(*JoinReplicaResponse)(nil),        // 30: orrery.control.v1.JoinReplicaResponse
-	(*RemoveReplicaRequest)(nil),       // 31: orrery.control.v1.RemoveReplicaRequest
-	(*RemoveReplicaResponse)(nil),      // 32: orrery.control.v1.RemoveReplicaResponse
-	(*TransferLeadershipRequest)(nil),  // 33: orrery.control.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 34: orrery.control.v1.TransferLeadershipResponse
-	(*SaveSnapshotRequest)(nil),        // 35: orrery.control.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),              // 36: orrery.control.v1.SnapshotChunk
-	(*RestoreSnapshotResponse)(nil),    // 37: orrery.control.v1.RestoreSnapshotResponse
-	(*SnapshotSummary)(nil),            // 38: orrery.control.v1.SnapshotSummary
-	(*logpb.LoadModel)(nil),            // 39: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),           // 40: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),                // 41: orrery.log.v1.Model
-	(*logpb.Profile)(nil),              // 42: orrery.log.v1.Profile
-	(*logpb.Worker)(nil),               // 43: orrery.log.v1.Worker
-	(logpb.WorkerStatus)(0),            // 44: orrery.log.v1.WorkerStatus
-	(*logpb.Settings)(nil),             // 45: orrery.log.v1.Settings
-	(*logpb.Cluster)(nil),              // 46: orrery.log.v1.Cluster
-	(logpb.Phase)(0),                   // 47: orrery.log.v1.Phase
+	(*DeviceRatio)(nil),                // 4: orrery.control.v1.DeviceRatio
+	(*LoadModelResponse)(nil),          // 5: orrery.control.v1.LoadModelResponse
+	(*UnloadModelRequest)(nil),         // 6: orrery.control.v1.UnloadModelRequest
+	(*UnloadModelResponse)(nil),        // 7: orrery.control.v1.UnloadModelResponse
+	(*ListModelsRequest)(nil),          // 8: orrery.control.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),         // 9: orrery.control.v1.ListModelsResponse
+	(*WorkerLive)(nil),                 // 10: orrery.control.v1.WorkerLive
+	(*DeviceLive)(nil),                 // 11: orrery.control.v1.DeviceLive
+	(*WorkerInfo)(nil),                 // 12: orrery.control.v1.WorkerInfo
+	(*ListWorkersRequest)(nil),         // 13: orrery.control.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),        // 14: orrery.control.v1.ListWorkersResponse
+	(*SetWorkerStatusRequest)(nil),     // 15: orrery.control.v1.SetWorkerStatusRequest
+	(*SetWorkerStatusResponse)(nil),    // 16: orrery.control.v1.SetWorkerStatusResponse
+	(*RemoveWorkerRequest)(nil),        // 17: orrery.control.v1.RemoveWorkerRequest
+	(*RemoveWorkerResponse)(nil),       // 18: orrery.control.v1.RemoveWorkerResponse
+	(*ResumeModelRequest)(nil),         // 19: orrery.control.v1.ResumeModelRequest
+	(*ResumeModelResponse)(nil),        // 20: orrery.control.v1.ResumeModelResponse
+	(*Replica)(nil),                    // 21: orrery.control.v1.Replica
+	(*SetSettingsRequest)(nil),         // 22: orrery.control.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),        // 23: orrery.control.v1.SetSettingsResponse
+	(*ClusterStatusRequest)(nil),       // 24: orrery.control.v1.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),      // 25: orrery.control.v1.ClusterStatusResponse
+	(*Member)(nil),                     // 26: orrery.control.v1.Member
+	(*StartupRequest)(nil),             // 27: orrery.control.v1.StartupRequest
+	(*ModelProgress)(nil),              // 28: orrery.control.v1.ModelProgress
+	(*StartupStatus)(nil),              // 29: orrery.control.v1.StartupStatus
+	(*ReopenStartupRequest)(nil),       // 30: orrery.control.v1.ReopenStartupRequest
+	(*ReopenStartupResponse)(nil),      // 31: orrery.control.v1.ReopenStartupResponse
+	(*JoinReplicaRequest)(nil),         // 32: orrery.control.v1.JoinReplicaRequest
+	(*JoinReplicaResponse)(nil),        // 33: orrery.control.v1.JoinReplicaResponse
+	(*RemoveReplicaRequest)(nil),       // 34: orrery.control.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil),      // 35: orrery.control.v1.RemoveReplicaResponse
+	(*TransferLeadershipRequest)(nil),  // 36: orrery.control.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 37: orrery.control.v1.TransferLeadershipResponse
+	(*SaveSnapshotRequest)(nil),        // 38: orrery.control.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),              // 39: orrery.control.v1.SnapshotChunk
+	(*RestoreSnapshotResponse)(nil),    // 40: orrery.control.v1.RestoreSnapshotResponse
+	(*SnapshotSummary)(nil),            // 41: orrery.control.v1.SnapshotSummary
+	(*logpb.LoadModel)(nil),            // 42: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),           // 43: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),                // 44: orrery.log.v1.Model
+	(*logpb.Profile)(nil),              // 45: orrery.log.v1.Profile
+	(*logpb.DeviceCheck)(nil),          // 46: orrery.log.v1.DeviceCheck
+	(*logpb.Worker)(nil),               // 47: orrery.log.v1.Worker
+	(logpb.WorkerStatus)(0),            // 48: orrery.log.v1.WorkerStatus
+	(*logpb.Settings)(nil),             // 49: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),              // 50: orrery.log.v1.Cluster
+	(logpb.Phase)(0),                   // 51: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	39, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	40, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	41, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	42, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	43, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	44, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
 	2,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	42, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
-	3,  // 5: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
-	3,  // 6: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
-	0,  // 7: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
-	10, // 8: orrery.control.v1.WorkerLive.devices:type_name -> orrery.control.v1.DeviceLive
-	43, // 9: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
-	9,  // 10: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
-	11, // 11: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
-	0,  // 12: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
-	44, // 13: orrery.control.v1.SetWorkerStatusRequest.status:type_name -> orrery.log.v1.WorkerStatus
-	43, // 14: orrery.control.v1.SetWorkerStatusResponse.worker:type_name -> orrery.log.v1.Worker
-	45, // 15: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
-	45, // 16: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
-	46, // 17: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
-	20, // 18: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
-	25, // 19: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
-	0,  // 20: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
-	47, // 21: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
-	27, // 22: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	46, // 23: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
-	1,  // 24: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
-	5,  // 25: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
-	7,  // 26: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
-	12, // 27: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
-	14, // 28: orrery.control.v1.Control.SetWorkerStatus:input_type -> orrery.control.v1.SetWorkerStatusRequest
-	16, // 29: orrery.control.v1.Control.RemoveWorker:input_type -> orrery.control.v1.RemoveWorkerRequest
-	18, // 30: orrery.control.v1.Control.ResumeModel:input_type -> orrery.control.v1.ResumeModelRequest
-	21, // 31: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
-	23, // 32: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	26, // 33: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	26, // 34: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	29, // 35: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
-	31, // 36: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
-	33, // 37: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
-	35, // 38: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
-	36, // 39: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
-	4,  // 40: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	6,  // 41: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	8,  // 42: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	13, // 43: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	15, // 44: orrery.control.v1.Control.SetWorkerStatus:output_type -> orrery.control.v1.SetWorkerStatusResponse
-	17, // 45: orrery.control.v1.Control.RemoveWorker:output_type -> orrery.control.v1.RemoveWorkerResponse
-	19, // 46: orrery.control.v1.Control.ResumeModel:output_type -> orrery.control.v1.ResumeModelResponse
-	22, // 47: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
-	24, // 48: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	28, // 49: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	28, // 50: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	30, // 51: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
-	32, // 52: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
-	34, // 53: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
-	36, // 54: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
-	37, // 55: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
-	40, // [40:56] is the sub-list for method output_type
-	24, // [24:40] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	45, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	4,  // 5: orrery.control.v1.ModelStatus.checks:type_name -> orrery.control.v1.DeviceRatio
+	46, // 6: orrery.control.v1.DeviceRatio.check:type_name -> orrery.log.v1.DeviceCheck
+	3,  // 7: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
+	3,  // 8: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
+	0,  // 9: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
+	11, // 10: orrery.control.v1.WorkerLive.devices:type_name -> orrery.control.v1.DeviceLive
+	47, // 11: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	10, // 12: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
+	12, // 13: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
+	0,  // 14: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
+	48, // 15: orrery.control.v1.SetWorkerStatusRequest.status:type_name -> orrery.log.v1.WorkerStatus
+	47, // 16: orrery.control.v1.SetWorkerStatusResponse.worker:type_name -> orrery.log.v1.Worker
+	49, // 17: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	49, // 18: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	50, // 19: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	21, // 20: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
+	26, // 21: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
+	0,  // 22: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
+	51, // 23: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	28, // 24: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
+	29, // 25: orrery.control.v1.ReopenStartupResponse.status:type_name -> orrery.control.v1.StartupStatus
+	50, // 26: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
+	1,  // 27: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
+	6,  // 28: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
+	8,  // 29: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
+	13, // 30: orrery.control.v1.Control.ListWorkers:input_type -> orrery.control.v1.ListWorkersRequest
+	15, // 31: orrery.control.v1.Control.SetWorkerStatus:input_type -> orrery.control.v1.SetWorkerStatusRequest
+	17, // 32: orrery.control.v1.Control.RemoveWorker:input_type -> orrery.control.v1.RemoveWorkerRequest
+	19, // 33: orrery.control.v1.Control.ResumeModel:input_type -> orrery.control.v1.ResumeModelRequest
+	22, // 34: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	24, // 35: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	27, // 36: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	27, // 37: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	30, // 38: orrery.control.v1.Control.ReopenStartup:input_type -> orrery.control.v1.ReopenStartupRequest
+	32, // 39: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
+	34, // 40: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
+	36, // 41: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
+	38, // 42: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
+	39, // 43: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
+	5,  // 44: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	7,  // 45: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	9,  // 46: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	14, // 47: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	16, // 48: orrery.control.v1.Control.SetWorkerStatus:output_type -> orrery.control.v1.SetWorkerStatusResponse
+	18, // 49: orrery.control.v1.Control.RemoveWorker:output_type -> orrery.control.v1.RemoveWorkerResponse
+	20, // 50: orrery.control.v1.Control.ResumeModel:output_type -> orrery.control.v1.ResumeModelResponse
+	23, // 51: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	25, // 52: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	29, // 53: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	29, // 54: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	31, // 55: orrery.control.v1.Control.ReopenStartup:output_type -> orrery.control.v1.ReopenStartupResponse
+	33, // 56: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
+	35, // 57: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
+	37, // 58: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
+	39, // 59: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
+	40, // 60: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
+	44, // [44:61] is the sub-list for method output_type
+	27, // [27:44] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -2953,7 +3216,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

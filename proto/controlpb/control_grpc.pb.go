@@ -32,6 +32,7 @@ const (
 	Control_ClusterStatus_FullMethodName      = "/orrery.control.v1.Control/ClusterStatus"
 	Control_Startup_FullMethodName            = "/orrery.control.v1.Control/Startup"
 	Control_WatchStartup_FullMethodName       = "/orrery.control.v1.Control/WatchStartup"
+	Control_ReopenStartup_FullMethodName      = "/orrery.control.v1.Control/ReopenStartup"
 	Control_JoinReplica_FullMethodName        = "/orrery.control.v1.Control/JoinReplica"
 	Control_RemoveReplica_FullMethodName      = "/orrery.control.v1.Control/RemoveReplica"
 	Control_TransferLeadership_FullMethodName = "/orrery.control.v1.Control/TransferLeadership"
@@ -64,6 +65,10 @@ type ControlClient interface {
 	Startup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
 	WatchStartup(ctx context.Context, in *StartupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StartupStatus], error)
+	// ReopenStartup has a cluster that serves accept loads again, with the same
+	// countdown and profiling, while serving goes on; or ends that, when no load has
+	// come.
+	ReopenStartup(ctx context.Context, in *ReopenStartupRequest, opts ...grpc.CallOption) (*ReopenStartupResponse, error)
 	// JoinReplica takes a running replica into the cluster, and answers when it
 	// has a vote.
 	JoinReplica(ctx context.Context, in *JoinReplicaRequest, opts ...grpc.CallOption) (*JoinReplicaResponse, error)
@@ -205,6 +210,16 @@ func (c *controlClient) WatchStartup(ctx context.Context, in *StartupRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchStartupClient = grpc.ServerStreamingClient[StartupStatus]
 
+func (c *controlClient) ReopenStartup(ctx context.Context, in *ReopenStartupRequest, opts ...grpc.CallOption) (*ReopenStartupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReopenStartupResponse)
+	err := c.cc.Invoke(ctx, Control_ReopenStartup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) JoinReplica(ctx context.Context, in *JoinReplicaRequest, opts ...grpc.CallOption) (*JoinReplicaResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(JoinReplicaResponse)
@@ -292,6 +307,10 @@ type ControlServer interface {
 	Startup(context.Context, *StartupRequest) (*StartupStatus, error)
 	// WatchStartup sends the status now, and at each change.
 	WatchStartup(*StartupRequest, grpc.ServerStreamingServer[StartupStatus]) error
+	// ReopenStartup has a cluster that serves accept loads again, with the same
+	// countdown and profiling, while serving goes on; or ends that, when no load has
+	// come.
+	ReopenStartup(context.Context, *ReopenStartupRequest) (*ReopenStartupResponse, error)
 	// JoinReplica takes a running replica into the cluster, and answers when it
 	// has a vote.
 	JoinReplica(context.Context, *JoinReplicaRequest) (*JoinReplicaResponse, error)
@@ -346,6 +365,9 @@ func (UnimplementedControlServer) Startup(context.Context, *StartupRequest) (*St
 }
 func (UnimplementedControlServer) WatchStartup(*StartupRequest, grpc.ServerStreamingServer[StartupStatus]) error {
 	return status.Error(codes.Unimplemented, "method WatchStartup not implemented")
+}
+func (UnimplementedControlServer) ReopenStartup(context.Context, *ReopenStartupRequest) (*ReopenStartupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReopenStartup not implemented")
 }
 func (UnimplementedControlServer) JoinReplica(context.Context, *JoinReplicaRequest) (*JoinReplicaResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method JoinReplica not implemented")
@@ -574,6 +596,24 @@ func _Control_WatchStartup_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchStartupServer = grpc.ServerStreamingServer[StartupStatus]
 
+func _Control_ReopenStartup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReopenStartupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ReopenStartup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ReopenStartup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ReopenStartup(ctx, req.(*ReopenStartupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_JoinReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(JoinReplicaRequest)
 	if err := dec(in); err != nil {
@@ -692,6 +732,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Startup",
 			Handler:    _Control_Startup_Handler,
+		},
+		{
+			MethodName: "ReopenStartup",
+			Handler:    _Control_ReopenStartup_Handler,
 		},
 		{
 			MethodName: "JoinReplica",

@@ -428,11 +428,16 @@ type Cluster struct {
 	// Raised by recovery and restore; (id, epoch, term) orders leaders.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The newest command schema that every member can apply.
-	Version       uint32    `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	Phase         Phase     `protobuf:"varint,4,opt,name=phase,proto3,enum=orrery.log.v1.Phase" json:"phase,omitempty"`
-	Settings      *Settings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Version  uint32    `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Phase    Phase     `protobuf:"varint,4,opt,name=phase,proto3,enum=orrery.log.v1.Phase" json:"phase,omitempty"`
+	Settings *Settings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The startup was reopened: the phases are gone through once more, while serving
+	// goes on. Until it serves again. Needs cluster version 4.
+	Reopened bool `protobuf:"varint,6,opt,name=reopened,proto3" json:"reopened,omitempty"`
+	// The last model that was wanted before it was reopened. Needs cluster version 4.
+	ReopenedAfterModel uint64 `protobuf:"varint,7,opt,name=reopened_after_model,json=reopenedAfterModel,proto3" json:"reopened_after_model,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
@@ -498,6 +503,20 @@ func (x *Cluster) GetSettings() *Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *Cluster) GetReopened() bool {
+	if x != nil {
+		return x.Reopened
+	}
+	return false
+}
+
+func (x *Cluster) GetReopenedAfterModel() uint64 {
+	if x != nil {
+		return x.ReopenedAfterModel
+	}
+	return 0
 }
 
 // Settings are what operators may change on a running cluster.
@@ -758,8 +777,11 @@ type Worker struct {
 	// While DRAINING: when it leaves, whatever it has still to hand over. 0: when
 	// it has nothing left. Needs cluster version 3.
 	DrainUntilUnixNs int64 `protobuf:"varint,12,opt,name=drain_until_unix_ns,json=drainUntilUnixNs,proto3" json:"drain_until_unix_ns,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How its devices compare with others of their kind, by device. A new
+	// incarnation has none. Needs cluster version 4.
+	Checks        []*DeviceCheck `protobuf:"bytes,13,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -876,6 +898,84 @@ func (x *Worker) GetDrainUntilUnixNs() int64 {
 	return 0
 }
 
+func (x *Worker) GetChecks() []*DeviceCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// DeviceCheck compares a device with the one on which a profile was measured that
+// both share, by a few runs.
+type DeviceCheck struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Device  uint32                 `protobuf:"varint,1,opt,name=device,proto3" json:"device,omitempty"`
+	Profile *ProfileKey            `protobuf:"bytes,2,opt,name=profile,proto3" json:"profile,omitempty"`
+	// The measured time over the profile's median: 2 is half as fast.
+	Ratio         float64 `protobuf:"fixed64,3,opt,name=ratio,proto3" json:"ratio,omitempty"`
+	Runs          uint32  `protobuf:"varint,4,opt,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceCheck) Reset() {
+	*x = DeviceCheck{}
+	mi := &file_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceCheck) ProtoMessage() {}
+
+func (x *DeviceCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceCheck.ProtoReflect.Descriptor instead.
+func (*DeviceCheck) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeviceCheck) GetDevice() uint32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *DeviceCheck) GetProfile() *ProfileKey {
+	if x != nil {
+		return x.Profile
+	}
+	return nil
+}
+
+func (x *DeviceCheck) GetRatio() float64 {
+	if x != nil {
+		return x.Ratio
+	}
+	return 0
+}
+
+func (x *DeviceCheck) GetRuns() uint32 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
 type TensorSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -889,7 +989,7 @@ type TensorSpec struct {
 
 func (x *TensorSpec) Reset() {
 	*x = TensorSpec{}
-	mi := &file_log_proto_msgTypes[6]
+	mi := &file_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1001,7 @@ func (x *TensorSpec) String() string {
 func (*TensorSpec) ProtoMessage() {}
 
 func (x *TensorSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[6]
+	mi := &file_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1014,7 @@ func (x *TensorSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorSpec.ProtoReflect.Descriptor instead.
 func (*TensorSpec) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{6}
+	return file_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TensorSpec) GetName() string {
@@ -938,6 +1038,62 @@ func (x *TensorSpec) GetShape() []int64 {
 	return nil
 }
 
+// TensorShape declares how large an input may become.
+type TensorShape struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the input.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As in the signature, but without variable dimensions, and without the batch
+	// dimension of a batched model.
+	Shape         []int64 `protobuf:"varint,2,rep,packed,name=shape,proto3" json:"shape,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TensorShape) Reset() {
+	*x = TensorShape{}
+	mi := &file_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TensorShape) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TensorShape) ProtoMessage() {}
+
+func (x *TensorShape) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TensorShape.ProtoReflect.Descriptor instead.
+func (*TensorShape) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *TensorShape) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TensorShape) GetShape() []int64 {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
 // Signature is what a model takes and gives.
 type Signature struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -951,7 +1107,7 @@ type Signature struct {
 
 func (x *Signature) Reset() {
 	*x = Signature{}
-	mi := &file_log_proto_msgTypes[7]
+	mi := &file_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1119,7 @@ func (x *Signature) String() string {
 func (*Signature) ProtoMessage() {}
 
 func (x *Signature) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[7]
+	mi := &file_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1132,7 @@ func (x *Signature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signature.ProtoReflect.Descriptor instead.
 func (*Signature) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{7}
+	return file_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Signature) GetInputs() []*TensorSpec {
@@ -1021,7 +1177,7 @@ type ModelInfo struct {
 
 func (x *ModelInfo) Reset() {
 	*x = ModelInfo{}
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1189,7 @@ func (x *ModelInfo) String() string {
 func (*ModelInfo) ProtoMessage() {}
 
 func (x *ModelInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[8]
+	mi := &file_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1202,7 @@ func (x *ModelInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelInfo.ProtoReflect.Descriptor instead.
 func (*ModelInfo) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{8}
+	return file_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ModelInfo) GetDigest() string {
@@ -1133,14 +1289,23 @@ type Model struct {
 	WantedUnixNs int64      `protobuf:"varint,13,opt,name=wanted_unix_ns,json=wantedUnixNs,proto3" json:"wanted_unix_ns,omitempty"`
 	// Not empty: it is not served any more, because workers died with it. Which,
 	// and while doing what, for a person. Needs cluster version 3.
-	Blame         string `protobuf:"bytes,14,opt,name=blame,proto3" json:"blame,omitempty"`
+	Blame string `protobuf:"bytes,14,opt,name=blame,proto3" json:"blame,omitempty"`
+	// The largest shapes of inputs with variable dimensions, by name. Needs cluster
+	// version 4.
+	Largest []*TensorShape `protobuf:"bytes,15,rep,name=largest,proto3" json:"largest,omitempty"`
+	// Not 0: it is to take the place of that model, once it is warm; requests that
+	// name no version go there meanwhile. Needs cluster version 4.
+	Replaces uint64 `protobuf:"varint,16,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Another version has taken its place: it ends what it has, and is then
+	// unloaded. Needs cluster version 4.
+	Retiring      bool `protobuf:"varint,17,opt,name=retiring,proto3" json:"retiring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_log_proto_msgTypes[9]
+	mi := &file_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1317,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[9]
+	mi := &file_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1330,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{9}
+	return file_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Model) GetId() uint64 {
@@ -1266,6 +1431,27 @@ func (x *Model) GetBlame() string {
 	return ""
 }
 
+func (x *Model) GetLargest() []*TensorShape {
+	if x != nil {
+		return x.Largest
+	}
+	return nil
+}
+
+func (x *Model) GetReplaces() uint64 {
+	if x != nil {
+		return x.Replaces
+	}
+	return 0
+}
+
+func (x *Model) GetRetiring() bool {
+	if x != nil {
+		return x.Retiring
+	}
+	return false
+}
+
 // Holding says that an incarnation of a worker holds a model in host memory,
 // or is to, or could not.
 type Holding struct {
@@ -1286,7 +1472,7 @@ type Holding struct {
 
 func (x *Holding) Reset() {
 	*x = Holding{}
-	mi := &file_log_proto_msgTypes[10]
+	mi := &file_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1484,7 @@ func (x *Holding) String() string {
 func (*Holding) ProtoMessage() {}
 
 func (x *Holding) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[10]
+	mi := &file_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1497,7 @@ func (x *Holding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holding.ProtoReflect.Descriptor instead.
 func (*Holding) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{10}
+	return file_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Holding) GetModelId() uint64 {
@@ -1370,13 +1556,17 @@ type ProfileKey struct {
 	Engine        string                 `protobuf:"bytes,2,opt,name=engine,proto3" json:"engine,omitempty"`
 	EngineVersion string                 `protobuf:"bytes,3,opt,name=engine_version,json=engineVersion,proto3" json:"engine_version,omitempty"`
 	DeviceKind    string                 `protobuf:"bytes,4,opt,name=device_kind,json=deviceKind,proto3" json:"device_kind,omitempty"`
+	// The largest shapes with which it was measured, as name=n,n;name=n; empty: the
+	// signature has no variable dimensions, or none were declared. Needs cluster
+	// version 4.
+	Shapes        string `protobuf:"bytes,5,opt,name=shapes,proto3" json:"shapes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProfileKey) Reset() {
 	*x = ProfileKey{}
-	mi := &file_log_proto_msgTypes[11]
+	mi := &file_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1578,7 @@ func (x *ProfileKey) String() string {
 func (*ProfileKey) ProtoMessage() {}
 
 func (x *ProfileKey) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[11]
+	mi := &file_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1591,7 @@ func (x *ProfileKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileKey.ProtoReflect.Descriptor instead.
 func (*ProfileKey) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{11}
+	return file_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProfileKey) GetDigest() string {
@@ -1432,6 +1622,13 @@ func (x *ProfileKey) GetDeviceKind() string {
 	return ""
 }
 
+func (x *ProfileKey) GetShapes() string {
+	if x != nil {
+		return x.Shapes
+	}
+	return ""
+}
+
 type RowsTime struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Rows  uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
@@ -1446,7 +1643,7 @@ type RowsTime struct {
 
 func (x *RowsTime) Reset() {
 	*x = RowsTime{}
-	mi := &file_log_proto_msgTypes[12]
+	mi := &file_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1655,7 @@ func (x *RowsTime) String() string {
 func (*RowsTime) ProtoMessage() {}
 
 func (x *RowsTime) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[12]
+	mi := &file_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1668,7 @@ func (x *RowsTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowsTime.ProtoReflect.Descriptor instead.
 func (*RowsTime) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{12}
+	return file_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RowsTime) GetRows() uint32 {
@@ -1519,13 +1716,20 @@ type Profile struct {
 	// Ascending by rows.
 	Execution         []*RowsTime `protobuf:"bytes,4,rep,name=execution,proto3" json:"execution,omitempty"`
 	OutputBytesPerRow uint64      `protobuf:"varint,5,opt,name=output_bytes_per_row,json=outputBytesPerRow,proto3" json:"output_bytes_per_row,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Where and when it was measured. Need cluster version 4.
+	Worker         string `protobuf:"bytes,6,opt,name=worker,proto3" json:"worker,omitempty"`
+	Device         uint32 `protobuf:"varint,7,opt,name=device,proto3" json:"device,omitempty"`
+	MeasuredUnixNs int64  `protobuf:"varint,8,opt,name=measured_unix_ns,json=measuredUnixNs,proto3" json:"measured_unix_ns,omitempty"`
+	// The times have drifted since, and are what was measured while serving, at that
+	// time. 0: they are those of the profiling. Needs cluster version 4.
+	DriftedUnixNs int64 `protobuf:"varint,9,opt,name=drifted_unix_ns,json=driftedUnixNs,proto3" json:"drifted_unix_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Profile) Reset() {
 	*x = Profile{}
-	mi := &file_log_proto_msgTypes[13]
+	mi := &file_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1741,7 @@ func (x *Profile) String() string {
 func (*Profile) ProtoMessage() {}
 
 func (x *Profile) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[13]
+	mi := &file_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1754,7 @@ func (x *Profile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Profile.ProtoReflect.Descriptor instead.
 func (*Profile) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{13}
+	return file_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Profile) GetKey() *ProfileKey {
@@ -1588,6 +1792,34 @@ func (x *Profile) GetOutputBytesPerRow() uint64 {
 	return 0
 }
 
+func (x *Profile) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Profile) GetDevice() uint32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *Profile) GetMeasuredUnixNs() int64 {
+	if x != nil {
+		return x.MeasuredUnixNs
+	}
+	return 0
+}
+
+func (x *Profile) GetDriftedUnixNs() int64 {
+	if x != nil {
+		return x.DriftedUnixNs
+	}
+	return 0
+}
+
 // Command is one entry of the log. Apply needs nothing that is not in it.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1618,6 +1850,9 @@ type Command struct {
 	//	*Command_CheckDigest
 	//	*Command_RestoreState
 	//	*Command_SetModelBlame
+	//	*Command_ReopenStartup
+	//	*Command_PutDeviceChecks
+	//	*Command_ReplaceModel
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1625,7 +1860,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_log_proto_msgTypes[14]
+	mi := &file_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1872,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[14]
+	mi := &file_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1885,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{14}
+	return file_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Command) GetRequestId() string {
@@ -1832,6 +2067,33 @@ func (x *Command) GetSetModelBlame() *SetModelBlame {
 	return nil
 }
 
+func (x *Command) GetReopenStartup() *ReopenStartup {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReopenStartup); ok {
+			return x.ReopenStartup
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutDeviceChecks() *PutDeviceChecks {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PutDeviceChecks); ok {
+			return x.PutDeviceChecks
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReplaceModel() *ReplaceModel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReplaceModel); ok {
+			return x.ReplaceModel
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -1902,6 +2164,19 @@ type Command_SetModelBlame struct {
 	SetModelBlame *SetModelBlame `protobuf:"bytes,25,opt,name=set_model_blame,json=setModelBlame,proto3,oneof"`
 }
 
+type Command_ReopenStartup struct {
+	// Need cluster version 4.
+	ReopenStartup *ReopenStartup `protobuf:"bytes,26,opt,name=reopen_startup,json=reopenStartup,proto3,oneof"`
+}
+
+type Command_PutDeviceChecks struct {
+	PutDeviceChecks *PutDeviceChecks `protobuf:"bytes,27,opt,name=put_device_checks,json=putDeviceChecks,proto3,oneof"`
+}
+
+type Command_ReplaceModel struct {
+	ReplaceModel *ReplaceModel `protobuf:"bytes,28,opt,name=replace_model,json=replaceModel,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_RegisterWorker) isCommand_Body() {}
@@ -1934,6 +2209,12 @@ func (*Command_RestoreState) isCommand_Body() {}
 
 func (*Command_SetModelBlame) isCommand_Body() {}
 
+func (*Command_ReopenStartup) isCommand_Body() {}
+
+func (*Command_PutDeviceChecks) isCommand_Body() {}
+
+func (*Command_ReplaceModel) isCommand_Body() {}
+
 // InitCluster names the cluster. Only the first one has an effect.
 type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1945,7 +2226,7 @@ type InitCluster struct {
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_log_proto_msgTypes[15]
+	mi := &file_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2238,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[15]
+	mi := &file_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2251,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{15}
+	return file_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InitCluster) GetClusterId() string {
@@ -1998,7 +2279,7 @@ type RegisterWorker struct {
 
 func (x *RegisterWorker) Reset() {
 	*x = RegisterWorker{}
-	mi := &file_log_proto_msgTypes[16]
+	mi := &file_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2291,7 @@ func (x *RegisterWorker) String() string {
 func (*RegisterWorker) ProtoMessage() {}
 
 func (x *RegisterWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[16]
+	mi := &file_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2304,7 @@ func (x *RegisterWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterWorker.ProtoReflect.Descriptor instead.
 func (*RegisterWorker) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{16}
+	return file_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RegisterWorker) GetWorker() *Worker {
@@ -2047,7 +2328,7 @@ type SetWorkerStatus struct {
 
 func (x *SetWorkerStatus) Reset() {
 	*x = SetWorkerStatus{}
-	mi := &file_log_proto_msgTypes[17]
+	mi := &file_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2340,7 @@ func (x *SetWorkerStatus) String() string {
 func (*SetWorkerStatus) ProtoMessage() {}
 
 func (x *SetWorkerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[17]
+	mi := &file_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2353,7 @@ func (x *SetWorkerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWorkerStatus.ProtoReflect.Descriptor instead.
 func (*SetWorkerStatus) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{17}
+	return file_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetWorkerStatus) GetName() string {
@@ -2114,7 +2395,7 @@ type RemoveWorker struct {
 
 func (x *RemoveWorker) Reset() {
 	*x = RemoveWorker{}
-	mi := &file_log_proto_msgTypes[18]
+	mi := &file_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2407,7 @@ func (x *RemoveWorker) String() string {
 func (*RemoveWorker) ProtoMessage() {}
 
 func (x *RemoveWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[18]
+	mi := &file_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2420,7 @@ func (x *RemoveWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorker.ProtoReflect.Descriptor instead.
 func (*RemoveWorker) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{18}
+	return file_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveWorker) GetName() string {
@@ -2168,15 +2449,20 @@ type LoadModel struct {
 	MaxRows uint32                 `protobuf:"varint,6,opt,name=max_rows,json=maxRows,proto3" json:"max_rows,omitempty"`
 	Copies  uint32                 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
 	// 0 means 1. Above 1 the names are name-0, name-1, …
-	Instances     uint32   `protobuf:"varint,8,opt,name=instances,proto3" json:"instances,omitempty"`
-	Constraints   []*Label `protobuf:"bytes,9,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	Instances   uint32   `protobuf:"varint,8,opt,name=instances,proto3" json:"instances,omitempty"`
+	Constraints []*Label `protobuf:"bytes,9,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	// Needs cluster version 4.
+	Largest []*TensorShape `protobuf:"bytes,10,rep,name=largest,proto3" json:"largest,omitempty"`
+	// The model is to take the place of the version that serves now. An empty
+	// version is then the one after the newest. Needs cluster version 4.
+	Replace       bool `protobuf:"varint,11,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LoadModel) Reset() {
 	*x = LoadModel{}
-	mi := &file_log_proto_msgTypes[19]
+	mi := &file_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2474,7 @@ func (x *LoadModel) String() string {
 func (*LoadModel) ProtoMessage() {}
 
 func (x *LoadModel) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[19]
+	mi := &file_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2487,7 @@ func (x *LoadModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModel.ProtoReflect.Descriptor instead.
 func (*LoadModel) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{19}
+	return file_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LoadModel) GetName() string {
@@ -2267,6 +2553,20 @@ func (x *LoadModel) GetConstraints() []*Label {
 	return nil
 }
 
+func (x *LoadModel) GetLargest() []*TensorShape {
+	if x != nil {
+		return x.Largest
+	}
+	return nil
+}
+
+func (x *LoadModel) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
 type UnloadModel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2278,7 +2578,7 @@ type UnloadModel struct {
 
 func (x *UnloadModel) Reset() {
 	*x = UnloadModel{}
-	mi := &file_log_proto_msgTypes[20]
+	mi := &file_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2590,7 @@ func (x *UnloadModel) String() string {
 func (*UnloadModel) ProtoMessage() {}
 
 func (x *UnloadModel) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[20]
+	mi := &file_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2603,7 @@ func (x *UnloadModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnloadModel.ProtoReflect.Descriptor instead.
 func (*UnloadModel) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{20}
+	return file_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnloadModel) GetName() string {
@@ -2332,7 +2632,7 @@ type SetModelBlame struct {
 
 func (x *SetModelBlame) Reset() {
 	*x = SetModelBlame{}
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2644,7 @@ func (x *SetModelBlame) String() string {
 func (*SetModelBlame) ProtoMessage() {}
 
 func (x *SetModelBlame) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[21]
+	mi := &file_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2657,7 @@ func (x *SetModelBlame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModelBlame.ProtoReflect.Descriptor instead.
 func (*SetModelBlame) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{21}
+	return file_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetModelBlame) GetModelId() uint64 {
@@ -2387,7 +2687,7 @@ type HoldingUpdate struct {
 
 func (x *HoldingUpdate) Reset() {
 	*x = HoldingUpdate{}
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2699,7 @@ func (x *HoldingUpdate) String() string {
 func (*HoldingUpdate) ProtoMessage() {}
 
 func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[22]
+	mi := &file_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2712,7 @@ func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldingUpdate.ProtoReflect.Descriptor instead.
 func (*HoldingUpdate) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{22}
+	return file_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HoldingUpdate) GetHolding() *Holding {
@@ -2447,7 +2747,7 @@ type UpdateHoldings struct {
 
 func (x *UpdateHoldings) Reset() {
 	*x = UpdateHoldings{}
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2759,7 @@ func (x *UpdateHoldings) String() string {
 func (*UpdateHoldings) ProtoMessage() {}
 
 func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2772,7 @@ func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHoldings.ProtoReflect.Descriptor instead.
 func (*UpdateHoldings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{23}
+	return file_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateHoldings) GetUpdates() []*HoldingUpdate {
@@ -2491,7 +2791,7 @@ type PutProfiles struct {
 
 func (x *PutProfiles) Reset() {
 	*x = PutProfiles{}
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2803,7 @@ func (x *PutProfiles) String() string {
 func (*PutProfiles) ProtoMessage() {}
 
 func (x *PutProfiles) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2816,7 @@ func (x *PutProfiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProfiles.ProtoReflect.Descriptor instead.
 func (*PutProfiles) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{24}
+	return file_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PutProfiles) GetProfiles() []*Profile {
@@ -2541,7 +2841,7 @@ type SetPhase struct {
 
 func (x *SetPhase) Reset() {
 	*x = SetPhase{}
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2853,7 @@ func (x *SetPhase) String() string {
 func (*SetPhase) ProtoMessage() {}
 
 func (x *SetPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2866,7 @@ func (x *SetPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPhase.ProtoReflect.Descriptor instead.
 func (*SetPhase) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{25}
+	return file_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetPhase) GetFrom() Phase {
@@ -2590,6 +2890,204 @@ func (x *SetPhase) GetLastModelId() uint64 {
 	return 0
 }
 
+// ReopenStartup has a cluster that serves accept loads again: the phase becomes
+// waiting, while serving goes on.
+type ReopenStartup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Close it instead: it must have been reopened, and no load have come.
+	Close         bool `protobuf:"varint,1,opt,name=close,proto3" json:"close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenStartup) Reset() {
+	*x = ReopenStartup{}
+	mi := &file_log_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenStartup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenStartup) ProtoMessage() {}
+
+func (x *ReopenStartup) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenStartup.ProtoReflect.Descriptor instead.
+func (*ReopenStartup) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReopenStartup) GetClose() bool {
+	if x != nil {
+		return x.Close
+	}
+	return false
+}
+
+type DeviceCheckUpdate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Worker        string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	Incarnation   string                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Check         *DeviceCheck           `protobuf:"bytes,3,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceCheckUpdate) Reset() {
+	*x = DeviceCheckUpdate{}
+	mi := &file_log_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceCheckUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceCheckUpdate) ProtoMessage() {}
+
+func (x *DeviceCheckUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceCheckUpdate.ProtoReflect.Descriptor instead.
+func (*DeviceCheckUpdate) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DeviceCheckUpdate) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *DeviceCheckUpdate) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *DeviceCheckUpdate) GetCheck() *DeviceCheck {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// PutDeviceChecks stores checks. One of an incarnation that is gone is skipped.
+type PutDeviceChecks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Updates       []*DeviceCheckUpdate   `protobuf:"bytes,1,rep,name=updates,proto3" json:"updates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutDeviceChecks) Reset() {
+	*x = PutDeviceChecks{}
+	mi := &file_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutDeviceChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutDeviceChecks) ProtoMessage() {}
+
+func (x *PutDeviceChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutDeviceChecks.ProtoReflect.Descriptor instead.
+func (*PutDeviceChecks) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PutDeviceChecks) GetUpdates() []*DeviceCheckUpdate {
+	if x != nil {
+		return x.Updates
+	}
+	return nil
+}
+
+// ReplaceModel has a model take the place of the one that it replaces, which
+// retires.
+type ReplaceModel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ModelId       uint64                 `protobuf:"varint,1,opt,name=model_id,json=modelId,proto3" json:"model_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceModel) Reset() {
+	*x = ReplaceModel{}
+	mi := &file_log_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceModel) ProtoMessage() {}
+
+func (x *ReplaceModel) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceModel.ProtoReflect.Descriptor instead.
+func (*ReplaceModel) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReplaceModel) GetModelId() uint64 {
+	if x != nil {
+		return x.ModelId
+	}
+	return 0
+}
+
 type SetSettings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
@@ -2599,7 +3097,7 @@ type SetSettings struct {
 
 func (x *SetSettings) Reset() {
 	*x = SetSettings{}
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +3109,7 @@ func (x *SetSettings) String() string {
 func (*SetSettings) ProtoMessage() {}
 
 func (x *SetSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +3122,7 @@ func (x *SetSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettings.ProtoReflect.Descriptor instead.
 func (*SetSettings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{26}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetSettings) GetSettings() *Settings {
@@ -2643,7 +3141,7 @@ type TakeDigest struct {
 
 func (x *TakeDigest) Reset() {
 	*x = TakeDigest{}
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +3153,7 @@ func (x *TakeDigest) String() string {
 func (*TakeDigest) ProtoMessage() {}
 
 func (x *TakeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +3166,7 @@ func (x *TakeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeDigest.ProtoReflect.Descriptor instead.
 func (*TakeDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{27}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 // RaiseEpoch starts a new line of leaders, after recovery or restore.
@@ -2681,7 +3179,7 @@ type RaiseEpoch struct {
 
 func (x *RaiseEpoch) Reset() {
 	*x = RaiseEpoch{}
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +3191,7 @@ func (x *RaiseEpoch) String() string {
 func (*RaiseEpoch) ProtoMessage() {}
 
 func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +3204,7 @@ func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpoch.ProtoReflect.Descriptor instead.
 func (*RaiseEpoch) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{28}
+	return file_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RaiseEpoch) GetTo() uint64 {
@@ -2727,7 +3225,7 @@ type RaiseVersion struct {
 
 func (x *RaiseVersion) Reset() {
 	*x = RaiseVersion{}
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3237,7 @@ func (x *RaiseVersion) String() string {
 func (*RaiseVersion) ProtoMessage() {}
 
 func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3250,7 @@ func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseVersion.ProtoReflect.Descriptor instead.
 func (*RaiseVersion) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{29}
+	return file_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RaiseVersion) GetTo() uint32 {
@@ -2774,7 +3272,7 @@ type CheckDigest struct {
 
 func (x *CheckDigest) Reset() {
 	*x = CheckDigest{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +3284,7 @@ func (x *CheckDigest) String() string {
 func (*CheckDigest) ProtoMessage() {}
 
 func (x *CheckDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +3297,7 @@ func (x *CheckDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckDigest.ProtoReflect.Descriptor instead.
 func (*CheckDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{30}
+	return file_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckDigest) GetIndex() uint64 {
@@ -2830,7 +3328,7 @@ type RestoreState struct {
 
 func (x *RestoreState) Reset() {
 	*x = RestoreState{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +3340,7 @@ func (x *RestoreState) String() string {
 func (*RestoreState) ProtoMessage() {}
 
 func (x *RestoreState) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +3353,7 @@ func (x *RestoreState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreState.ProtoReflect.Descriptor instead.
 func (*RestoreState) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{31}
+	return file_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RestoreState) GetSnapshot() []byte {
@@ -2889,7 +3387,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3399,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3412,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{32}
+	return file_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Result) GetReason() Reason {
@@ -2964,7 +3462,7 @@ type Remembered struct {
 
 func (x *Remembered) Reset() {
 	*x = Remembered{}
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3474,7 @@ func (x *Remembered) String() string {
 func (*Remembered) ProtoMessage() {}
 
 func (x *Remembered) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3487,7 @@ func (x *Remembered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remembered.ProtoReflect.Descriptor instead.
 func (*Remembered) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{33}
+	return file_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Remembered) GetRequestId() string {
@@ -3025,7 +3523,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3535,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3548,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{34}
+	return file_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3101,7 +3599,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_log_proto_msgTypes[35]
+	mi := &file_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3611,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[35]
+	mi := &file_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3624,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{35}
+	return file_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *State) GetHeader() *SnapshotHeader {
@@ -3203,13 +3701,15 @@ var File_log_proto protoreflect.FileDescriptor
 
 const file_log_proto_rawDesc = "" +
 	"\n" +
-	"\tlog.proto\x12\rorrery.log.v1\"\xaa\x01\n" +
+	"\tlog.proto\x12\rorrery.log.v1\"\xf8\x01\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\rR\aversion\x12*\n" +
 	"\x05phase\x18\x04 \x01(\x0e2\x14.orrery.log.v1.PhaseR\x05phase\x123\n" +
-	"\bsettings\x18\x05 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"\x9e\x01\n" +
+	"\bsettings\x18\x05 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\x12\x1a\n" +
+	"\breopened\x18\x06 \x01(\bR\breopened\x120\n" +
+	"\x14reopened_after_model\x18\a \x01(\x04R\x12reopenedAfterModel\"\x9e\x01\n" +
 	"\bSettings\x12@\n" +
 	"\n" +
 	"late_loads\x18\x01 \x01(\x0e2!.orrery.log.v1.Settings.LateLoadsR\tlateLoads\x12\x16\n" +
@@ -3229,7 +3729,7 @@ const file_log_proto_rawDesc = "" +
 	"\aengines\x18\x05 \x03(\tR\aengines\"6\n" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\xfa\x03\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xae\x04\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12-\n" +
@@ -3243,12 +3743,21 @@ const file_log_proto_rawDesc = "" +
 	"\x11host_memory_bytes\x18\n" +
 	" \x01(\x04R\x0fhostMemoryBytes\x12,\n" +
 	"\x12registered_unix_ns\x18\v \x01(\x03R\x10registeredUnixNs\x12-\n" +
-	"\x13drain_until_unix_ns\x18\f \x01(\x03R\x10drainUntilUnixNs\"R\n" +
+	"\x13drain_until_unix_ns\x18\f \x01(\x03R\x10drainUntilUnixNs\x122\n" +
+	"\x06checks\x18\r \x03(\v2\x1a.orrery.log.v1.DeviceCheckR\x06checks\"\x84\x01\n" +
+	"\vDeviceCheck\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\rR\x06device\x123\n" +
+	"\aprofile\x18\x02 \x01(\v2\x19.orrery.log.v1.ProfileKeyR\aprofile\x12\x14\n" +
+	"\x05ratio\x18\x03 \x01(\x01R\x05ratio\x12\x12\n" +
+	"\x04runs\x18\x04 \x01(\rR\x04runs\"R\n" +
 	"\n" +
 	"TensorSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
-	"\x05shape\x18\x03 \x03(\x03R\x05shape\"\x8d\x01\n" +
+	"\x05shape\x18\x03 \x03(\x03R\x05shape\"7\n" +
+	"\vTensorShape\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05shape\x18\x02 \x03(\x03R\x05shape\"\x8d\x01\n" +
 	"\tSignature\x121\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x19.orrery.log.v1.TensorSpecR\x06inputs\x123\n" +
 	"\aoutputs\x18\x02 \x03(\v2\x19.orrery.log.v1.TensorSpecR\aoutputs\x12\x18\n" +
@@ -3262,7 +3771,7 @@ const file_log_proto_rawDesc = "" +
 	"\fprofile_rows\x18\x05 \x03(\rR\vprofileRows\x12\x16\n" +
 	"\x06engine\x18\x06 \x01(\tR\x06engine\x12%\n" +
 	"\x0eengine_version\x18\a \x01(\tR\rengineVersion\x12\x1a\n" +
-	"\bemulated\x18\b \x01(\bR\bemulated\"\x9c\x03\n" +
+	"\bemulated\x18\b \x01(\bR\bemulated\"\x8a\x04\n" +
 	"\x05Model\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3279,7 +3788,10 @@ const file_log_proto_rawDesc = "" +
 	"request_id\x18\v \x01(\tR\trequestId\x12,\n" +
 	"\x04info\x18\f \x01(\v2\x18.orrery.log.v1.ModelInfoR\x04info\x12$\n" +
 	"\x0ewanted_unix_ns\x18\r \x01(\x03R\fwantedUnixNs\x12\x14\n" +
-	"\x05blame\x18\x0e \x01(\tR\x05blame\"\xf6\x01\n" +
+	"\x05blame\x18\x0e \x01(\tR\x05blame\x124\n" +
+	"\alargest\x18\x0f \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\x12\x1a\n" +
+	"\breplaces\x18\x10 \x01(\x04R\breplaces\x12\x1a\n" +
+	"\bretiring\x18\x11 \x01(\bR\bretiring\"\xf6\x01\n" +
 	"\aHolding\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12 \n" +
@@ -3287,26 +3799,31 @@ const file_log_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x17\n" +
 	"\aload_ns\x18\x06 \x01(\x03R\x06loadNs\x121\n" +
-	"\x05fault\x18\a \x01(\x0e2\x1b.orrery.log.v1.HoldingFaultR\x05fault\"\x84\x01\n" +
+	"\x05fault\x18\a \x01(\x0e2\x1b.orrery.log.v1.HoldingFaultR\x05fault\"\x9c\x01\n" +
 	"\n" +
 	"ProfileKey\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06engine\x18\x02 \x01(\tR\x06engine\x12%\n" +
 	"\x0eengine_version\x18\x03 \x01(\tR\rengineVersion\x12\x1f\n" +
 	"\vdevice_kind\x18\x04 \x01(\tR\n" +
-	"deviceKind\"|\n" +
+	"deviceKind\x12\x16\n" +
+	"\x06shapes\x18\x05 \x01(\tR\x06shapes\"|\n" +
 	"\bRowsTime\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x15\n" +
 	"\x06p50_ns\x18\x02 \x01(\x03R\x05p50Ns\x12\x15\n" +
 	"\x06p99_ns\x18\x03 \x01(\x03R\x05p99Ns\x12\x12\n" +
 	"\x04runs\x18\x04 \x01(\rR\x04runs\x12\x1a\n" +
-	"\boutliers\x18\x05 \x01(\rR\boutliers\"\xfc\x01\n" +
+	"\boutliers\x18\x05 \x01(\rR\boutliers\"\xfe\x02\n" +
 	"\aProfile\x12+\n" +
 	"\x03key\x18\x01 \x01(\v2\x19.orrery.log.v1.ProfileKeyR\x03key\x12-\n" +
 	"\x13weights_load_p50_ns\x18\x02 \x01(\x03R\x10weightsLoadP50Ns\x12-\n" +
 	"\x13weights_load_p99_ns\x18\x03 \x01(\x03R\x10weightsLoadP99Ns\x125\n" +
 	"\texecution\x18\x04 \x03(\v2\x17.orrery.log.v1.RowsTimeR\texecution\x12/\n" +
-	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\"\xca\t\n" +
+	"\x14output_bytes_per_row\x18\x05 \x01(\x04R\x11outputBytesPerRow\x12\x16\n" +
+	"\x06worker\x18\x06 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06device\x18\a \x01(\rR\x06device\x12(\n" +
+	"\x10measured_unix_ns\x18\b \x01(\x03R\x0emeasuredUnixNs\x12&\n" +
+	"\x0fdrifted_unix_ns\x18\t \x01(\x03R\rdriftedUnixNs\"\xa3\v\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -3332,7 +3849,10 @@ const file_log_proto_rawDesc = "" +
 	"\rraise_version\x18\x16 \x01(\v2\x1b.orrery.log.v1.RaiseVersionH\x00R\fraiseVersion\x12?\n" +
 	"\fcheck_digest\x18\x17 \x01(\v2\x1a.orrery.log.v1.CheckDigestH\x00R\vcheckDigest\x12B\n" +
 	"\rrestore_state\x18\x18 \x01(\v2\x1b.orrery.log.v1.RestoreStateH\x00R\frestoreState\x12F\n" +
-	"\x0fset_model_blame\x18\x19 \x01(\v2\x1c.orrery.log.v1.SetModelBlameH\x00R\rsetModelBlameB\x06\n" +
+	"\x0fset_model_blame\x18\x19 \x01(\v2\x1c.orrery.log.v1.SetModelBlameH\x00R\rsetModelBlame\x12E\n" +
+	"\x0ereopen_startup\x18\x1a \x01(\v2\x1c.orrery.log.v1.ReopenStartupH\x00R\rreopenStartup\x12L\n" +
+	"\x11put_device_checks\x18\x1b \x01(\v2\x1e.orrery.log.v1.PutDeviceChecksH\x00R\x0fputDeviceChecks\x12B\n" +
+	"\rreplace_model\x18\x1c \x01(\v2\x1b.orrery.log.v1.ReplaceModelH\x00R\freplaceModelB\x06\n" +
 	"\x04body\"a\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3347,7 +3867,7 @@ const file_log_proto_rawDesc = "" +
 	"\x13drain_until_unix_ns\x18\x04 \x01(\x03R\x10drainUntilUnixNs\"D\n" +
 	"\fRemoveWorker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x89\x02\n" +
+	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\xd9\x02\n" +
 	"\tLoadModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -3357,7 +3877,10 @@ const file_log_proto_rawDesc = "" +
 	"\bmax_rows\x18\x06 \x01(\rR\amaxRows\x12\x16\n" +
 	"\x06copies\x18\a \x01(\rR\x06copies\x12\x1c\n" +
 	"\tinstances\x18\b \x01(\rR\tinstances\x126\n" +
-	"\vconstraints\x18\t \x03(\v2\x14.orrery.log.v1.LabelR\vconstraints\";\n" +
+	"\vconstraints\x18\t \x03(\v2\x14.orrery.log.v1.LabelR\vconstraints\x124\n" +
+	"\alargest\x18\n" +
+	" \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\x12\x18\n" +
+	"\areplace\x18\v \x01(\bR\areplace\";\n" +
 	"\vUnloadModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"@\n" +
@@ -3375,7 +3898,17 @@ const file_log_proto_rawDesc = "" +
 	"\bSetPhase\x12(\n" +
 	"\x04from\x18\x01 \x01(\x0e2\x14.orrery.log.v1.PhaseR\x04from\x12$\n" +
 	"\x02to\x18\x02 \x01(\x0e2\x14.orrery.log.v1.PhaseR\x02to\x12\"\n" +
-	"\rlast_model_id\x18\x03 \x01(\x04R\vlastModelId\"B\n" +
+	"\rlast_model_id\x18\x03 \x01(\x04R\vlastModelId\"%\n" +
+	"\rReopenStartup\x12\x14\n" +
+	"\x05close\x18\x01 \x01(\bR\x05close\"\x7f\n" +
+	"\x11DeviceCheckUpdate\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x120\n" +
+	"\x05check\x18\x03 \x01(\v2\x1a.orrery.log.v1.DeviceCheckR\x05check\"M\n" +
+	"\x0fPutDeviceChecks\x12:\n" +
+	"\aupdates\x18\x01 \x03(\v2 .orrery.log.v1.DeviceCheckUpdateR\aupdates\")\n" +
+	"\fReplaceModel\x12\x19\n" +
+	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\"B\n" +
 	"\vSetSettings\x123\n" +
 	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\"\f\n" +
 	"\n" +
@@ -3473,51 +4006,57 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_log_proto_goTypes = []any{
-	(Phase)(0),              // 0: orrery.log.v1.Phase
-	(WorkerKind)(0),         // 1: orrery.log.v1.WorkerKind
-	(WorkerStatus)(0),       // 2: orrery.log.v1.WorkerStatus
-	(HoldingStatus)(0),      // 3: orrery.log.v1.HoldingStatus
-	(HoldingFault)(0),       // 4: orrery.log.v1.HoldingFault
-	(Reason)(0),             // 5: orrery.log.v1.Reason
-	(Settings_LateLoads)(0), // 6: orrery.log.v1.Settings.LateLoads
-	(*Cluster)(nil),         // 7: orrery.log.v1.Cluster
-	(*Settings)(nil),        // 8: orrery.log.v1.Settings
-	(*Label)(nil),           // 9: orrery.log.v1.Label
-	(*Device)(nil),          // 10: orrery.log.v1.Device
-	(*Engine)(nil),          // 11: orrery.log.v1.Engine
-	(*Worker)(nil),          // 12: orrery.log.v1.Worker
-	(*TensorSpec)(nil),      // 13: orrery.log.v1.TensorSpec
-	(*Signature)(nil),       // 14: orrery.log.v1.Signature
-	(*ModelInfo)(nil),       // 15: orrery.log.v1.ModelInfo
-	(*Model)(nil),           // 16: orrery.log.v1.Model
-	(*Holding)(nil),         // 17: orrery.log.v1.Holding
-	(*ProfileKey)(nil),      // 18: orrery.log.v1.ProfileKey
-	(*RowsTime)(nil),        // 19: orrery.log.v1.RowsTime
-	(*Profile)(nil),         // 20: orrery.log.v1.Profile
-	(*Command)(nil),         // 21: orrery.log.v1.Command
-	(*InitCluster)(nil),     // 22: orrery.log.v1.InitCluster
-	(*RegisterWorker)(nil),  // 23: orrery.log.v1.RegisterWorker
-	(*SetWorkerStatus)(nil), // 24: orrery.log.v1.SetWorkerStatus
-	(*RemoveWorker)(nil),    // 25: orrery.log.v1.RemoveWorker
-	(*LoadModel)(nil),       // 26: orrery.log.v1.LoadModel
-	(*UnloadModel)(nil),     // 27: orrery.log.v1.UnloadModel
-	(*SetModelBlame)(nil),   // 28: orrery.log.v1.SetModelBlame
-	(*HoldingUpdate)(nil),   // 29: orrery.log.v1.HoldingUpdate
-	(*UpdateHoldings)(nil),  // 30: orrery.log.v1.UpdateHoldings
-	(*PutProfiles)(nil),     // 31: orrery.log.v1.PutProfiles
-	(*SetPhase)(nil),        // 32: orrery.log.v1.SetPhase
-	(*SetSettings)(nil),     // 33: orrery.log.v1.SetSettings
-	(*TakeDigest)(nil),      // 34: orrery.log.v1.TakeDigest
-	(*RaiseEpoch)(nil),      // 35: orrery.log.v1.RaiseEpoch
-	(*RaiseVersion)(nil),    // 36: orrery.log.v1.RaiseVersion
-	(*CheckDigest)(nil),     // 37: orrery.log.v1.CheckDigest
-	(*RestoreState)(nil),    // 38: orrery.log.v1.RestoreState
-	(*Result)(nil),          // 39: orrery.log.v1.Result
-	(*Remembered)(nil),      // 40: orrery.log.v1.Remembered
-	(*SnapshotHeader)(nil),  // 41: orrery.log.v1.SnapshotHeader
-	(*State)(nil),           // 42: orrery.log.v1.State
+	(Phase)(0),                // 0: orrery.log.v1.Phase
+	(WorkerKind)(0),           // 1: orrery.log.v1.WorkerKind
+	(WorkerStatus)(0),         // 2: orrery.log.v1.WorkerStatus
+	(HoldingStatus)(0),        // 3: orrery.log.v1.HoldingStatus
+	(HoldingFault)(0),         // 4: orrery.log.v1.HoldingFault
+	(Reason)(0),               // 5: orrery.log.v1.Reason
+	(Settings_LateLoads)(0),   // 6: orrery.log.v1.Settings.LateLoads
+	(*Cluster)(nil),           // 7: orrery.log.v1.Cluster
+	(*Settings)(nil),          // 8: orrery.log.v1.Settings
+	(*Label)(nil),             // 9: orrery.log.v1.Label
+	(*Device)(nil),            // 10: orrery.log.v1.Device
+	(*Engine)(nil),            // 11: orrery.log.v1.Engine
+	(*Worker)(nil),            // 12: orrery.log.v1.Worker
+	(*DeviceCheck)(nil),       // 13: orrery.log.v1.DeviceCheck
+	(*TensorSpec)(nil),        // 14: orrery.log.v1.TensorSpec
+	(*TensorShape)(nil),       // 15: orrery.log.v1.TensorShape
+	(*Signature)(nil),         // 16: orrery.log.v1.Signature
+	(*ModelInfo)(nil),         // 17: orrery.log.v1.ModelInfo
+	(*Model)(nil),             // 18: orrery.log.v1.Model
+	(*Holding)(nil),           // 19: orrery.log.v1.Holding
+	(*ProfileKey)(nil),        // 20: orrery.log.v1.ProfileKey
+	(*RowsTime)(nil),          // 21: orrery.log.v1.RowsTime
+	(*Profile)(nil),           // 22: orrery.log.v1.Profile
+	(*Command)(nil),           // 23: orrery.log.v1.Command
+	(*InitCluster)(nil),       // 24: orrery.log.v1.InitCluster
+	(*RegisterWorker)(nil),    // 25: orrery.log.v1.RegisterWorker
+	(*SetWorkerStatus)(nil),   // 26: orrery.log.v1.SetWorkerStatus
+	(*RemoveWorker)(nil),      // 27: orrery.log.v1.RemoveWorker
+	(*LoadModel)(nil),         // 28: orrery.log.v1.LoadModel
+	(*UnloadModel)(nil),       // 29: orrery.log.v1.UnloadModel
+	(*SetModelBlame)(nil),     // 30: orrery.log.v1.SetModelBlame
+	(*HoldingUpdate)(nil),     // 31: orrery.log.v1.HoldingUpdate
+	(*UpdateHoldings)(nil),    // 32: orrery.log.v1.UpdateHoldings
+	(*PutProfiles)(nil),       // 33: orrery.log.v1.PutProfiles
+	(*SetPhase)(nil),          // 34: orrery.log.v1.SetPhase
+	(*ReopenStartup)(nil),     // 35: orrery.log.v1.ReopenStartup
+	(*DeviceCheckUpdate)(nil), // 36: orrery.log.v1.DeviceCheckUpdate
+	(*PutDeviceChecks)(nil),   // 37: orrery.log.v1.PutDeviceChecks
+	(*ReplaceModel)(nil),      // 38: orrery.log.v1.ReplaceModel
+	(*SetSettings)(nil),       // 39: orrery.log.v1.SetSettings
+	(*TakeDigest)(nil),        // 40: orrery.log.v1.TakeDigest
+	(*RaiseEpoch)(nil),        // 41: orrery.log.v1.RaiseEpoch
+	(*RaiseVersion)(nil),      // 42: orrery.log.v1.RaiseVersion
+	(*CheckDigest)(nil),       // 43: orrery.log.v1.CheckDigest
+	(*RestoreState)(nil),      // 44: orrery.log.v1.RestoreState
+	(*Result)(nil),            // 45: orrery.log.v1.Result
+	(*Remembered)(nil),        // 46: orrery.log.v1.Remembered
+	(*SnapshotHeader)(nil),    // 47: orrery.log.v1.SnapshotHeader
+	(*State)(nil),             // 48: orrery.log.v1.State
 }
 var file_log_proto_depIdxs = []int32{
 	0,  // 0: orrery.log.v1.Cluster.phase:type_name -> orrery.log.v1.Phase
@@ -3528,56 +4067,65 @@ var file_log_proto_depIdxs = []int32{
 	11, // 5: orrery.log.v1.Worker.engines:type_name -> orrery.log.v1.Engine
 	9,  // 6: orrery.log.v1.Worker.labels:type_name -> orrery.log.v1.Label
 	2,  // 7: orrery.log.v1.Worker.status:type_name -> orrery.log.v1.WorkerStatus
-	13, // 8: orrery.log.v1.Signature.inputs:type_name -> orrery.log.v1.TensorSpec
-	13, // 9: orrery.log.v1.Signature.outputs:type_name -> orrery.log.v1.TensorSpec
-	14, // 10: orrery.log.v1.ModelInfo.signature:type_name -> orrery.log.v1.Signature
-	9,  // 11: orrery.log.v1.Model.constraints:type_name -> orrery.log.v1.Label
-	15, // 12: orrery.log.v1.Model.info:type_name -> orrery.log.v1.ModelInfo
-	3,  // 13: orrery.log.v1.Holding.status:type_name -> orrery.log.v1.HoldingStatus
-	4,  // 14: orrery.log.v1.Holding.fault:type_name -> orrery.log.v1.HoldingFault
-	18, // 15: orrery.log.v1.Profile.key:type_name -> orrery.log.v1.ProfileKey
-	19, // 16: orrery.log.v1.Profile.execution:type_name -> orrery.log.v1.RowsTime
-	22, // 17: orrery.log.v1.Command.init_cluster:type_name -> orrery.log.v1.InitCluster
-	23, // 18: orrery.log.v1.Command.register_worker:type_name -> orrery.log.v1.RegisterWorker
-	24, // 19: orrery.log.v1.Command.set_worker_status:type_name -> orrery.log.v1.SetWorkerStatus
-	25, // 20: orrery.log.v1.Command.remove_worker:type_name -> orrery.log.v1.RemoveWorker
-	26, // 21: orrery.log.v1.Command.load_model:type_name -> orrery.log.v1.LoadModel
-	27, // 22: orrery.log.v1.Command.unload_model:type_name -> orrery.log.v1.UnloadModel
-	30, // 23: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
-	31, // 24: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
-	32, // 25: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
-	33, // 26: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
-	34, // 27: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
-	35, // 28: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
-	36, // 29: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
-	37, // 30: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
-	38, // 31: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
-	28, // 32: orrery.log.v1.Command.set_model_blame:type_name -> orrery.log.v1.SetModelBlame
-	8,  // 33: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
-	12, // 34: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
-	2,  // 35: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
-	9,  // 36: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
-	17, // 37: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
-	15, // 38: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
-	29, // 39: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
-	20, // 40: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
-	0,  // 41: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
-	0,  // 42: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
-	8,  // 43: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
-	5,  // 44: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
-	39, // 45: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
-	41, // 46: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
-	7,  // 47: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
-	12, // 48: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
-	16, // 49: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
-	17, // 50: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
-	20, // 51: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
-	40, // 52: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	13, // 8: orrery.log.v1.Worker.checks:type_name -> orrery.log.v1.DeviceCheck
+	20, // 9: orrery.log.v1.DeviceCheck.profile:type_name -> orrery.log.v1.ProfileKey
+	14, // 10: orrery.log.v1.Signature.inputs:type_name -> orrery.log.v1.TensorSpec
+	14, // 11: orrery.log.v1.Signature.outputs:type_name -> orrery.log.v1.TensorSpec
+	16, // 12: orrery.log.v1.ModelInfo.signature:type_name -> orrery.log.v1.Signature
+	9,  // 13: orrery.log.v1.Model.constraints:type_name -> orrery.log.v1.Label
+	17, // 14: orrery.log.v1.Model.info:type_name -> orrery.log.v1.ModelInfo
+	15, // 15: orrery.log.v1.Model.largest:type_name -> orrery.log.v1.TensorShape
+	3,  // 16: orrery.log.v1.Holding.status:type_name -> orrery.log.v1.HoldingStatus
+	4,  // 17: orrery.log.v1.Holding.fault:type_name -> orrery.log.v1.HoldingFault
+	20, // 18: orrery.log.v1.Profile.key:type_name -> orrery.log.v1.ProfileKey
+	21, // 19: orrery.log.v1.Profile.execution:type_name -> orrery.log.v1.RowsTime
+	24, // 20: orrery.log.v1.Command.init_cluster:type_name -> orrery.log.v1.InitCluster
+	25, // 21: orrery.log.v1.Command.register_worker:type_name -> orrery.log.v1.RegisterWorker
+	26, // 22: orrery.log.v1.Command.set_worker_status:type_name -> orrery.log.v1.SetWorkerStatus
+	27, // 23: orrery.log.v1.Command.remove_worker:type_name -> orrery.log.v1.RemoveWorker
+	28, // 24: orrery.log.v1.Command.load_model:type_name -> orrery.log.v1.LoadModel
+	29, // 25: orrery.log.v1.Command.unload_model:type_name -> orrery.log.v1.UnloadModel
+	32, // 26: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
+	33, // 27: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
+	34, // 28: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
+	39, // 29: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
+	40, // 30: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
+	41, // 31: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
+	42, // 32: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
+	43, // 33: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
+	44, // 34: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
+	30, // 35: orrery.log.v1.Command.set_model_blame:type_name -> orrery.log.v1.SetModelBlame
+	35, // 36: orrery.log.v1.Command.reopen_startup:type_name -> orrery.log.v1.ReopenStartup
+	37, // 37: orrery.log.v1.Command.put_device_checks:type_name -> orrery.log.v1.PutDeviceChecks
+	38, // 38: orrery.log.v1.Command.replace_model:type_name -> orrery.log.v1.ReplaceModel
+	8,  // 39: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
+	12, // 40: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
+	2,  // 41: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
+	9,  // 42: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
+	15, // 43: orrery.log.v1.LoadModel.largest:type_name -> orrery.log.v1.TensorShape
+	19, // 44: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
+	17, // 45: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
+	31, // 46: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
+	22, // 47: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
+	0,  // 48: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
+	0,  // 49: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
+	13, // 50: orrery.log.v1.DeviceCheckUpdate.check:type_name -> orrery.log.v1.DeviceCheck
+	36, // 51: orrery.log.v1.PutDeviceChecks.updates:type_name -> orrery.log.v1.DeviceCheckUpdate
+	8,  // 52: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
+	5,  // 53: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
+	45, // 54: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
+	47, // 55: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
+	7,  // 56: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
+	12, // 57: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
+	18, // 58: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
+	19, // 59: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
+	22, // 60: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
+	46, // 61: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -3585,7 +4133,7 @@ func file_log_proto_init() {
 	if File_log_proto != nil {
 		return
 	}
-	file_log_proto_msgTypes[14].OneofWrappers = []any{
+	file_log_proto_msgTypes[16].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_RegisterWorker)(nil),
 		(*Command_SetWorkerStatus)(nil),
@@ -3602,6 +4150,9 @@ func file_log_proto_init() {
 		(*Command_CheckDigest)(nil),
 		(*Command_RestoreState)(nil),
 		(*Command_SetModelBlame)(nil),
+		(*Command_ReopenStartup)(nil),
+		(*Command_PutDeviceChecks)(nil),
+		(*Command_ReplaceModel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3609,7 +4160,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   36,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

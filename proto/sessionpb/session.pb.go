@@ -1606,17 +1606,28 @@ func (x *Infer) GetItems() []*BatchItem {
 	return nil
 }
 
-// Profile measures a model on a device, with zeros as input.
+// Profile measures a model on a device, with zeros as input. It is done in slices
+// of one or a few runs: what else waits for the device goes in between.
 type Profile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Runs before measuring, for each number of rows.
 	Warmups uint32 `protobuf:"varint,1,opt,name=warmups,proto3" json:"warmups,omitempty"`
 	// At most so many measured runs for each number of rows, …
 	Runs uint32 `protobuf:"varint,2,opt,name=runs,proto3" json:"runs,omitempty"`
-	// … ending early once this much time has gone into one number of rows.
+	// … ending early once this much time has gone into one number of rows, or the
+	// median and the 99th percentile are stable.
 	BudgetNs int64 `protobuf:"varint,3,opt,name=budget_ns,json=budgetNs,proto3" json:"budget_ns,omitempty"`
 	// How often the weights are loaded.
-	WeightsLoads  uint32 `protobuf:"varint,4,opt,name=weights_loads,json=weightsLoads,proto3" json:"weights_loads,omitempty"`
+	WeightsLoads uint32 `protobuf:"varint,4,opt,name=weights_loads,json=weightsLoads,proto3" json:"weights_loads,omitempty"`
+	// The numbers of rows to measure, ascending, of those that the model was
+	// loaded with; empty: all.
+	Rows []uint32 `protobuf:"varint,5,rep,packed,name=rows,proto3" json:"rows,omitempty"`
+	// The most of the device's time that may go into the measurement, while others
+	// use it too; 0 or 1: all.
+	Share float64 `protobuf:"fixed64,6,opt,name=share,proto3" json:"share,omitempty"`
+	// The shapes of inputs with variable dimensions; those that are not named have
+	// 1 there.
+	Largest       []*logpb.TensorShape `protobuf:"bytes,7,rep,name=largest,proto3" json:"largest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1677,6 +1688,27 @@ func (x *Profile) GetWeightsLoads() uint32 {
 		return x.WeightsLoads
 	}
 	return 0
+}
+
+func (x *Profile) GetRows() []uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *Profile) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Profile) GetLargest() []*logpb.TensorShape {
+	if x != nil {
+		return x.Largest
+	}
+	return nil
 }
 
 type ItemResult struct {
@@ -2007,12 +2039,15 @@ const file_session_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
 	"\x04rows\x18\x03 \x01(\rR\x04rows\";\n" +
 	"\x05Infer\x122\n" +
-	"\x05items\x18\x01 \x03(\v2\x1c.orrery.session.v1.BatchItemR\x05items\"y\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.orrery.session.v1.BatchItemR\x05items\"\xd9\x01\n" +
 	"\aProfile\x12\x18\n" +
 	"\awarmups\x18\x01 \x01(\rR\awarmups\x12\x12\n" +
 	"\x04runs\x18\x02 \x01(\rR\x04runs\x12\x1b\n" +
 	"\tbudget_ns\x18\x03 \x01(\x03R\bbudgetNs\x12#\n" +
-	"\rweights_loads\x18\x04 \x01(\rR\fweightsLoads\"\x92\x01\n" +
+	"\rweights_loads\x18\x04 \x01(\rR\fweightsLoads\x12\x12\n" +
+	"\x04rows\x18\x05 \x03(\rR\x04rows\x12\x14\n" +
+	"\x05share\x18\x06 \x01(\x01R\x05share\x124\n" +
+	"\alargest\x18\a \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\"\x92\x01\n" +
 	"\n" +
 	"ItemResult\x12\x1d\n" +
 	"\n" +
@@ -2108,8 +2143,9 @@ var file_session_proto_goTypes = []any{
 	(*logpb.Worker)(nil),         // 26: orrery.log.v1.Worker
 	(logpb.HoldingStatus)(0),     // 27: orrery.log.v1.HoldingStatus
 	(*logpb.ModelInfo)(nil),      // 28: orrery.log.v1.ModelInfo
-	(*logpb.Profile)(nil),        // 29: orrery.log.v1.Profile
-	(*exchangepb.DataFrame)(nil), // 30: orrery.exchange.v1.DataFrame
+	(*logpb.TensorShape)(nil),    // 29: orrery.log.v1.TensorShape
+	(*logpb.Profile)(nil),        // 30: orrery.log.v1.Profile
+	(*exchangepb.DataFrame)(nil), // 31: orrery.exchange.v1.DataFrame
 }
 var file_session_proto_depIdxs = []int32{
 	1,  // 0: orrery.session.v1.Open.leader:type_name -> orrery.session.v1.Leader
@@ -2138,20 +2174,21 @@ var file_session_proto_depIdxs = []int32{
 	20, // 23: orrery.session.v1.Action.infer:type_name -> orrery.session.v1.Infer
 	21, // 24: orrery.session.v1.Action.profile:type_name -> orrery.session.v1.Profile
 	19, // 25: orrery.session.v1.Infer.items:type_name -> orrery.session.v1.BatchItem
-	0,  // 26: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
-	0,  // 27: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
-	22, // 28: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
-	28, // 29: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
-	29, // 30: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
-	3,  // 31: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
-	4,  // 32: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
-	8,  // 33: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
-	30, // 34: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
-	33, // [33:35] is the sub-list for method output_type
-	31, // [31:33] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	29, // 26: orrery.session.v1.Profile.largest:type_name -> orrery.log.v1.TensorShape
+	0,  // 27: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
+	0,  // 28: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
+	22, // 29: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
+	28, // 30: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
+	30, // 31: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
+	3,  // 32: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
+	4,  // 33: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
+	8,  // 34: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
+	31, // 35: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
+	34, // [34:36] is the sub-list for method output_type
+	32, // [32:34] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_session_proto_init() }

@@ -99,6 +99,7 @@ type device struct {
 	pageBytes int64
 
 	used     int // pages
+	lent     int // pages, of the rest: the caller has them
 	byModel  map[ModelID]*place
 	places   []*place
 	resident []*place
@@ -121,6 +122,10 @@ func (d *device) fits(weightsBytes int64) (pages int, ok bool) {
 	n := (weightsBytes-1)/d.pageBytes + 1
 	return int(n), n <= int64(d.pages)
 }
+
+// free is how many pages weights may take. It is negative when more are lent than
+// could be spared so far.
+func (d *device) free() int { return d.pages - d.used - d.lent }
 
 func (d *device) idle() bool {
 	return len(d.execution.actions) == 0 && len(d.transfer.actions) == 0

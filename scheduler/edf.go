@@ -109,6 +109,7 @@ func (p *EDF) Step(now Instant, events []Event, out *Decisions) {
 	p.dispatch()
 	p.expire()
 	p.settleOrphans()
+	p.makeRoom()
 	p.placeWeights()
 	p.wakeForTime()
 	p.out = nil
@@ -144,6 +145,10 @@ func (p *EDF) take(e Event) {
 		p.modelBlamed(e.Model, e.Blamed)
 	case ProfileChanged:
 		p.profileChanged(e.Profile)
+	case Prefetch:
+		p.wantWarm(p.model(e.Model), e.Devices)
+	case Lend:
+		p.lend(e.Worker, e.Device, e.Pages)
 	}
 }
 

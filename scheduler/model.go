@@ -33,8 +33,8 @@ type model struct {
 	orphaned Instant
 	// missed is when a request was last too late.
 	missed Instant
-	// warm: wanted on a device although nothing waits.
-	warm bool
+	// warm: wanted on so many devices although nothing waits.
+	warm int
 
 	doubt    doubt
 	trials   int  // Infers that are trials, but for abandoned ones

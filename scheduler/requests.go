@@ -53,7 +53,7 @@ func (p *EDF) admitByDeadline(r *request) {
 		// Only the weights are missing. Refusing every such request and never
 		// loading would keep the model cold for ever.
 		c.RetryAfter = cold
-		p.wantWarm(r.model)
+		p.wantWarm(r.model, 1)
 	}
 	p.complete(r, c)
 }

@@ -207,6 +207,10 @@ func (s *scenario) event(words []string) Event {
 		return ModelRemoved{ModelID(number(0))}
 	case "replace":
 		return ModelReplaced{ModelID(number(0)), ModelID(number(1))}
+	case "prefetch":
+		return Prefetch{ModelID(number(0)), int(number(1))}
+	case "lend":
+		return Lend{Worker: plain[0], Pages: int(number(1))}
 	case "blame", "pardon":
 		return ModelBlamed{ModelID(number(0)), verb == "blame"}
 	}

@@ -146,6 +146,19 @@ type (
 	}
 	// ProfileChanged brings new timings.
 	ProfileChanged struct{ Profile *Profile }
+	// Prefetch asks for a model's weights on so many devices although nothing
+	// waits for it, where that displaces nothing that is waited for.
+	Prefetch struct {
+		Model   ModelID
+		Devices int
+	}
+	// Lend gives the caller so many pages of a device for a purpose of its own:
+	// the policy evicts what nothing waits for until they are free, and leaves
+	// them alone. It replaces what was lent before; 0 gives all back.
+	Lend struct {
+		Worker        string
+		Device, Pages int
+	}
 )
 
 func (Start) event()          {}
@@ -161,6 +174,8 @@ func (ModelRemoved) event()   {}
 func (ModelReplaced) event()  {}
 func (ModelBlamed) event()    {}
 func (ProfileChanged) event() {}
+func (Prefetch) event()       {}
+func (Lend) event()           {}
 
 // Outcome is how an action ended.
 type Outcome int

@@ -22,12 +22,13 @@ type demand struct {
 	mayEvict bool
 }
 
-// wantWarm notes that a model ought to be resident although nothing waits.
-func (p *EDF) wantWarm(m *model) {
-	if !m.warm {
-		m.warm = true
+// wantWarm notes that a model ought to be on so many devices although nothing
+// waits.
+func (p *EDF) wantWarm(m *model, devices int) {
+	if m.warm == 0 && devices > 0 {
 		p.warm = append(p.warm, m)
 	}
+	m.warm = max(m.warm, devices)
 }
 
 // placeWeights loads the weights that waiting requests lack.
@@ -71,8 +72,10 @@ func (p *EDF) demands(someIdle bool) []demand {
 		all = append(all, n)
 	}
 	p.warm = slices.DeleteFunc(p.warm, func(m *model) bool {
-		m.warm = m.usable > 0 && m.present == 0 && !m.stopped
-		return !m.warm
+		if m.stopped || m.present >= min(m.warm, m.usable) {
+			m.warm = 0
+		}
+		return m.warm == 0
 	})
 	for _, m := range p.warm {
 		if m.waiting == 0 {
@@ -190,18 +193,24 @@ func (p *EDF) load(n demand) {
 func (p *EDF) victims(pl *place, n demand) (victims []*place, ok bool) {
 	d := pl.device
 	pages, _ := d.fits(n.model.WeightsBytes)
-	lacking := pages - (d.pages - d.used)
+	lacking := pages - d.free()
 	if lacking <= 0 {
 		return nil, true
 	}
 	if !n.mayEvict {
 		return nil, false
 	}
+	return p.cheapest(d, lacking, n.rank)
+}
+
+// cheapest are the weights that are given up for so many pages, if there are
+// enough: none that are waited for as urgently as rank.
+func (p *EDF) cheapest(d *device, lacking int, rank Instant) (victims []*place, ok bool) {
 	var candidates []*place
 	reclaimable := 0
 	for _, v := range d.resident {
 		if v.running > 0 || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
-			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= n.rank {
+			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= rank {
 			continue
 		}
 		candidates = append(candidates, v)

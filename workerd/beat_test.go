@@ -89,7 +89,7 @@ func TestHeartbeatsTellThatAProfileHasTheWeights(t *testing.T) {
 		if d := l.nextPong().Devices[0]; !slices.Equal(d.Resident, []uint64{1}) {
 			t.Errorf("before: %v", d)
 		}
-		id := l.do(profile(1, &sessionpb.Profile{Runs: 3}))
+		id := l.do(profile(1, &sessionpb.Profile{Runs: 3, WeightsLoads: 1}))
 		if d := l.nextPong().Devices[0]; !d.ResidentChanged || d.Resident != nil || d.ExecutingAction != id {
 			t.Errorf("during: %v", d)
 		}

@@ -2,6 +2,7 @@ package workerd
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -29,6 +30,8 @@ type device struct {
 	weights map[uint64]engine.Weights // of the models whose state is resident
 	moves   uint64                    // how often weights has changed, and 1: heartbeats say it only then
 	pace    map[paceKey]pace          // of what ran here
+	// measuring are the Profile actions that have begun.
+	measuring map[*measurement]bool
 }
 
 // model returns a model that may run here. The lock is held.
@@ -186,6 +189,12 @@ func (d *device) bring(ctx context.Context, m *model) (w engine.Weights, err err
 
 // clear evicts everything; nothing runs any more.
 func (d *device) clear() []error {
+	d.mu.Lock()
+	unfinished := slices.Collect(maps.Keys(d.measuring))
+	d.mu.Unlock()
+	for _, m := range unfinished {
+		d.endProfile(m)
+	}
 	d.mu.Lock()
 	ids := d.cache.models()
 	d.mu.Unlock()

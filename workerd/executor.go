@@ -2,6 +2,7 @@ package workerd
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -100,8 +101,20 @@ func (e *executor) execute(work context.Context, j *job) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.running = slices.DeleteFunc(e.running, func(other *job) bool { return other == j })
-	e.answer(j, r, err)
-	e.poke()
+	defer e.poke()
+	next, unfinished := errors.AsType[later](err)
+	switch {
+	case unfinished && e.closed:
+		e.answer(j, nil, errShuttingDown)
+	case unfinished:
+		j.earliest, j.latest, j.started = next.at, never, 0
+		if j.dropped {
+			j.earliest = 0
+		}
+		e.queue.push(j)
+	default:
+		e.answer(j, r, err)
+	}
 }
 
 // cancel takes jobs that wait out of the queue and returns them. The lock is held.
@@ -111,9 +124,15 @@ func (e *executor) cancel(unwanted func(*job) bool) []*job {
 	return removed
 }
 
-// drop forgets the jobs of a session: those that wait never run, those that run are not answered. The lock is held.
+// drop forgets the jobs of a session: those that wait never run, those that run are not answered. Those that have begun
+// and wait to go on do so at once, to clear up. The lock is held.
 func (e *executor) drop(s *session) {
-	e.cancel(func(j *job) bool { return j.from == origin(s) })
+	for _, j := range e.cancel(func(j *job) bool { return j.from == origin(s) }) {
+		if j.measurement != nil {
+			j.dropped, j.earliest = true, 0
+			e.queue.push(j)
+		}
+	}
 	for _, j := range e.running {
 		j.dropped = j.dropped || j.from == origin(s)
 	}

@@ -1,111 +1,159 @@
 package workerd
 
 import (
-	"cmp"
 	"context"
-	"math"
-	"slices"
 	"time"
 
-	"github.com/orrery-project/orrery/internal/tensor"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
 	"github.com/orrery-project/orrery/workerd/engine"
 )
 
-const (
-	// leastRuns are measured for each number of rows, whatever the budget says.
-	leastRuns = 3
-	// outlierFactor times the median is where a run counts as an outlier.
-	outlierFactor = 3
-)
+// sliceTime is about how long a slice of a measurement takes, if its runs are shorter.
+const sliceTime = 2 * time.Millisecond
 
-// measurement is one Profile action while it runs.
-type measurement struct {
-	device  *device
-	job     *job
-	model   *model
-	weights engine.Weights // nil while they are not on the device
-	// reload: nothing else uses the weights, so that loading them can be measured.
-	reload bool
-	// ours: the pages were taken for the measurement and are given back afterwards.
-	ours bool
-}
+// later is what a job returns that has done a slice of its work and wants to go on at an instant of the worker's clock.
+type later struct{ at int64 }
 
-// profile carries out a Profile action. It leaves the device as it was.
-func (d *device) profile(ctx context.Context, j *job) (_ *sessionpb.Result, err error) {
-	m, err := d.beginProfile(j)
+func (later) Error() string { return "to be continued" }
+
+// profile carries out the next slice of a Profile action. Whatever else waits for the device goes before the slice after
+// it; the pause between them keeps to the share of the device's time that the leader allows. In the end it leaves the
+// device as it was.
+func (d *device) profile(ctx context.Context, j *job) (*sessionpb.Result, error) {
+	start := d.clock()
+	if j.measurement == nil {
+		m, err := d.beginProfile(j)
+		if err != nil {
+			return nil, err
+		}
+		j.measurement = m
+	}
+	m := j.measurement
+	finished, err := m.slice(ctx)
+	if err == nil && !finished {
+		pause := int64(0)
+		if share := j.action.GetProfile().GetShare(); share > 0 && share < 1 {
+			pause = int64(float64(d.clock()-start) * (1/share - 1))
+		}
+		return nil, later{d.clock() + pause}
+	}
+	d.endProfile(m)
 	if err != nil {
 		return nil, err
 	}
-	defer m.end()
-	wanted := j.action.GetProfile()
-	p := &logpb.Profile{Key: &logpb.ProfileKey{
-		Digest:        m.model.record.GetDigest(),
-		Engine:        m.model.record.GetEngine(),
-		EngineVersion: m.model.record.GetEngineVersion(),
-		DeviceKind:    d.kind,
-	}}
-	if m.reload {
-		loads, err := m.loads(ctx, max(1, int(wanted.GetWeightsLoads())))
-		if err != nil {
-			return nil, err
-		}
-		p.WeightsLoadP50Ns, p.WeightsLoadP99Ns = percentile(loads, 0.50), percentile(loads, 0.99)
-	}
-	for _, rows := range m.model.info.ProfileRows {
-		runs, outputBytes, err := m.runs(ctx, rows, wanted)
-		if err != nil {
-			return nil, err
-		}
-		p.Execution = append(p.Execution, summary(rows, runs))
-		p.OutputBytesPerRow = max(p.OutputBytesPerRow, uint64(outputBytes+rows-1)/uint64(rows))
-	}
-	return &sessionpb.Result{Profile: p}, nil
+	return &sessionpb.Result{Profile: m.profile}, nil
 }
 
 // beginProfile borrows the weights from the cache, or takes pages for them.
 func (d *device) beginProfile(j *job) (*measurement, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id := j.action.GetModelId()
+	id, wanted := j.action.GetModelId(), j.action.GetProfile()
 	m, err := d.model(id)
 	if err != nil {
 		return nil, err
 	}
-	p := &measurement{device: d, job: j, model: m}
+	p := newMeasurement(d, j, m)
 	others := d.inference.uses(func(o *job) bool { return o != j && o.action.GetModelId() == id })
+	shared := wanted.GetShare() > 0 && wanted.GetShare() < 1
 	switch {
 	case d.cache.held[id] == nil:
-		p.ours, p.reload = true, true
-		return p, d.take(m, borrowed)
+		if err := d.take(m, borrowed); err != nil {
+			return nil, err
+		}
+		p.ours, p.loads = true, max(1, int(wanted.GetWeightsLoads()))
 	case !d.cache.is(id, resident):
 		return nil, weightsInUse(id, "a load or an eviction")
-	case others:
-		p.weights = d.weights[id]
+	case others || shared || wanted.GetWeightsLoads() == 0:
+		p.weights = d.weights[id] // they stay where they are
 	default:
-		p.reload = true
+		p.borrowed, p.loads = true, int(wanted.GetWeightsLoads())
 		p.weights = d.depart(id, borrowed)
 	}
+	d.measuring[p] = true
 	return p, nil
 }
 
-// end gives the weights back to the cache, or evicts them. Should that fail, they stay, and stay accounted for.
-func (m *measurement) end() {
-	d, id := m.device, m.model.id
-	switch {
-	case m.reload && m.ours && m.weights != nil:
+// endProfile gives the weights back to the cache, or evicts them. Should that fail, they stay, and stay accounted for.
+func (d *device) endProfile(m *measurement) {
+	id := m.model.id
+	if m.ours && m.weights != nil {
 		if err := d.evict(id, m.weights); err != nil {
 			d.log.Warn("weights stay after a profile", "model", id, "device", d.index, "error", err)
 		}
-	case m.reload:
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if m.weights == nil {
-			d.cache.release(id)
-			return
-		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.measuring, m)
+	switch {
+	case (m.ours || m.borrowed) && m.weights == nil:
+		d.cache.release(id)
+	case m.borrowed:
 		d.settle(id, m.weights)
+	}
+}
+
+// measurement is one Profile action while it is carried out.
+type measurement struct {
+	device *device
+	job    *job
+	model  *model
+
+	weights engine.Weights // nil while they are not on the device
+	// ours: the pages were taken for the measurement and are given back afterwards. borrowed: the weights were resident, and
+	// are so again afterwards.
+	ours, borrowed bool
+
+	// What is still to be done: loads of the weights, and numbers of rows, the first of which is being measured.
+	loads int
+	rows  []int
+	// What was measured: loads of the weights, or runs of the first number of rows.
+	took   []int64
+	warm   int // warm-up runs of it that were done
+	batch  engine.Batch
+	output int // bytes of its last run
+
+	profile *logpb.Profile
+}
+
+func newMeasurement(d *device, j *job, m *model) *measurement {
+	p := &measurement{device: d, job: j, model: m, profile: &logpb.Profile{Key: &logpb.ProfileKey{
+		Digest:        m.record.GetDigest(),
+		Engine:        m.record.GetEngine(),
+		EngineVersion: m.record.GetEngineVersion(),
+		DeviceKind:    d.kind,
+	}}}
+	wanted := map[int]bool{}
+	for _, rows := range j.action.GetProfile().GetRows() {
+		wanted[int(rows)] = true
+	}
+	for _, rows := range m.info.ProfileRows {
+		if len(wanted) == 0 || wanted[rows] {
+			p.rows = append(p.rows, rows)
+		}
+	}
+	return p
+}
+
+// slice measures for a while, at least one load or run, and says whether nothing is left to do.
+func (m *measurement) slice(ctx context.Context) (finished bool, err error) {
+	for start := time.Now(); ; {
+		if err := m.interrupted(); err != nil {
+			return false, err
+		}
+		switch {
+		case m.loads > 0:
+			err = m.load(ctx)
+		case len(m.rows) > 0:
+			err = m.run(ctx)
+		}
+		if err != nil || m.loads == 0 && len(m.rows) == 0 {
+			return true, err
+		}
+		if time.Since(start) >= sliceTime {
+			return false, nil
+		}
 	}
 }
 
@@ -119,108 +167,56 @@ func (m *measurement) interrupted() error {
 	return nil
 }
 
-// loads measures so many loads of the weights.
-func (m *measurement) loads(ctx context.Context, n int) ([]int64, error) {
-	var took []int64
-	for range n {
-		if err := m.interrupted(); err != nil {
-			return nil, err
+// load measures one load of the weights.
+func (m *measurement) load(ctx context.Context) error {
+	if m.weights != nil {
+		if err := contain(m.weights.Evict); err != nil {
+			return err
 		}
-		if m.weights != nil {
-			if err := contain(m.weights.Evict); err != nil {
-				return nil, err
-			}
-			m.weights = nil
-		}
-		start := time.Now()
-		w, err := m.device.bring(ctx, m.model)
-		if err != nil {
-			return nil, err
-		}
-		m.weights = w
-		took = append(took, int64(time.Since(start)))
+		m.weights = nil
 	}
-	slices.Sort(took)
-	return took, nil
-}
-
-// runs measures the execution of so many rows, and returns the times in ascending order.
-func (m *measurement) runs(ctx context.Context, rows int, wanted *sessionpb.Profile) (took []int64, outputBytes int, err error) {
-	batch, err := zeros(m.model.info.Signature, rows)
+	start := time.Now()
+	w, err := m.device.bring(ctx, m.model)
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
-	var outputs []tensor.Tensor
-	run := func() (time.Duration, error) {
-		if err := m.interrupted(); err != nil {
-			return 0, err
+	m.weights = w
+	m.took = append(m.took, int64(time.Since(start)))
+	if m.loads--; m.loads == 0 {
+		m.profile.WeightsLoadP50Ns, m.profile.WeightsLoadP99Ns = quantiles(m.took)
+		m.took = nil
+	}
+	return nil
+}
+
+// run does one run of the first of the numbers of rows, and sums them up after the last.
+func (m *measurement) run(ctx context.Context) (err error) {
+	rows, wanted := m.rows[0], m.job.action.GetProfile()
+	if m.batch.Rows != rows {
+		if m.batch, err = zeros(m.model.info.Signature, wanted.GetLargest(), rows); err != nil {
+			return err
 		}
-		start := time.Now()
-		outputs, err = runBatch(ctx, m.weights, batch)
-		return time.Since(start), err
 	}
-	for range wanted.GetWarmups() {
-		if _, err := run(); err != nil {
-			return nil, 0, err
-		}
+	start := time.Now()
+	outputs, err := runBatch(ctx, m.weights, m.batch)
+	if err != nil {
+		return err
 	}
-	var spent time.Duration
-	budget := time.Duration(cmp.Or(wanted.GetBudgetNs(), math.MaxInt64))
-	for n := 0; n < leastRuns || n < int(wanted.GetRuns()) && spent < budget; n++ {
-		t, err := run()
-		if err != nil {
-			return nil, 0, err
-		}
-		spent += t
-		took = append(took, int64(t))
+	took := int64(time.Since(start))
+	if m.warm < int(wanted.GetWarmups()) {
+		m.warm++
+		return nil
 	}
+	m.took = append(m.took, took)
+	if !enough(m.took, wanted) {
+		return nil
+	}
+	m.output = 0
 	for _, o := range outputs {
-		outputBytes += len(o.Data)
+		m.output += len(o.Data)
 	}
-	slices.Sort(took)
-	return took, outputBytes, nil
-}
-
-// summary says about one number of rows what its runs, in ascending order, tell.
-func summary(rows int, runs []int64) *logpb.RowsTime {
-	median := percentile(runs, 0.50)
-	first, _ := slices.BinarySearch(runs, outlierFactor*median+1)
-	return &logpb.RowsTime{
-		Rows:     uint32(rows),
-		P50Ns:    median,
-		P99Ns:    percentile(runs, 0.99),
-		Runs:     uint32(len(runs)),
-		Outliers: uint32(len(runs) - first),
-	}
-}
-
-// percentile is the nearest-rank percentile of ascending values.
-func percentile(sorted []int64, p float64) int64 {
-	return sorted[max(0, int(math.Ceil(p*float64(len(sorted))))-1)]
-}
-
-// zeros is a batch of zeros, or of empty strings, in which every variable dimension but the batch is 1.
-func zeros(sig tensor.Signature, rows int) (engine.Batch, error) {
-	b := engine.Batch{Rows: rows}
-	for _, spec := range sig.Inputs {
-		shape := slices.Clone(spec.Shape)
-		for i, n := range shape {
-			if n < 0 {
-				shape[i] = 1
-			}
-		}
-		if sig.Batched && len(shape) > 0 {
-			shape[0] = int64(rows)
-		}
-		elements, err := tensor.Elements(shape)
-		if err != nil {
-			return b, err
-		}
-		size := int64(spec.Type.Size())
-		if spec.Type == tensor.Bytes {
-			size = 4 // the length of an empty string
-		}
-		b.Inputs = append(b.Inputs, tensor.Tensor{Name: spec.Name, Type: spec.Type, Shape: shape, Data: make([]byte, elements*size)})
-	}
-	return b, nil
+	m.profile.Execution = append(m.profile.Execution, summary(rows, m.took))
+	m.profile.OutputBytesPerRow = max(m.profile.OutputBytesPerRow, uint64(m.output+rows-1)/uint64(rows))
+	m.rows, m.took, m.warm = m.rows[1:], nil, 0
+	return nil
 }

@@ -71,7 +71,7 @@ func TestProfileOfResidentWeightsLeavesThemResident(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		l := r.lead(4, "s")
 		l.hold(1, "fake:a")
-		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 3}))
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 3, WeightsLoads: 1}))
 		time.Sleep(10 * ms) // it is reloading the weights
 		l.expect(weightsInUseCode, evictWeights(1))
 		l.expect(weightsInUseCode, loadWeights(1))
@@ -149,7 +149,7 @@ func TestSummary(t *testing.T) {
 	for n := range int64(98) {
 		runs = append(runs, 100+n)
 	}
-	got := summary(8, append(runs, 600, 9000))
+	got := summary(8, append([]int64{9000, 600}, runs...))
 	want := &logpb.RowsTime{Rows: 8, P50Ns: 149, P99Ns: 600, Runs: 100, Outliers: 2}
 	if got.String() != want.String() {
 		t.Errorf("summary %v, want %v", got, want)
@@ -159,15 +159,113 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+func TestEnough(t *testing.T) {
+	wanted := &sessionpb.Profile{Runs: 40, BudgetNs: int64(time.Second)}
+	until := func(time func(run int) time.Duration) (n int) {
+		for runs := []int64{}; ; {
+			runs = append(runs, int64(time(len(runs))))
+			if enough(runs, wanted) {
+				return len(runs)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		time func(run int) time.Duration
+		want int
+	}{
+		"steady":                   {func(int) time.Duration { return ms }, 10},
+		"a slow one at first":      {func(run int) time.Duration { return ms + 20*ms*time.Duration(max(0, 1-run)) }, 40},
+		"it settles":               {func(run int) time.Duration { return ms + ms*time.Duration(max(0, 8-run)) }, 40},
+		"it is always between two": {func(run int) time.Duration { return ms + ms*time.Duration(run%2) }, 20},
+		"slow runs":                {func(int) time.Duration { return 400 * ms }, 3},
+	} {
+		if n := until(c.time); n != c.want {
+			t.Errorf("%s: %d runs, want %d", name, n, c.want)
+		}
+	}
+}
+
+// Batches come between the slices, and the measurement takes no more than its
+// share of the device.
+func TestProfileSharesTheDevice(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].rows = []int{1}
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		start := time.Now()
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 5, Share: 0.25}))
+		for i := range 10 {
+			time.Sleep(7 * ms)
+			sent := time.Now()
+			name := string(rune('a' + i))
+			l.payload(name, 1, 2)
+			l.expect(ok, infer(1, name))
+			if took := time.Since(sent); took > 20*ms {
+				t.Errorf("batch %d took %v, although no slice is longer than one run", i, took)
+			}
+		}
+		p := l.wants(ok, measuring).Profile
+		if took := time.Since(start); took < (4*40+10)*ms || p.Execution[0].Runs != 5 {
+			t.Errorf("5 runs of 10ms at a quarter of the device took %v: %v", took, p)
+		}
+		if n := r.worker.Stats().Devices[0].Resident; n != 1 {
+			t.Errorf("%d models are resident afterwards", n)
+		}
+	})
+}
+
+// A leader goes, or the worker ends, while the measurement waits for its next
+// slice.
+func TestProfileThatIsInterruptedBetweenSlices(t *testing.T) {
+	slow := func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}
+	inBubble(t, slow, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		l.do(profile(1, &sessionpb.Profile{Runs: 1000, Share: 0.001}))
+		time.Sleep(50 * ms)
+		next := r.lead(5, "t")
+		next.report(0)
+		synctest.Wait()
+		if d := next.freshReport().Devices[0]; d.FreePages != 5 || d.Queued != 0 || r.engine.loaded != 0 {
+			t.Errorf("device after the leader has gone: %v, %d weights are loaded", d, r.engine.loaded)
+		}
+		next.do(profile(1, &sessionpb.Profile{Runs: 1000, Share: 0.001}))
+		time.Sleep(50 * ms)
+		r.shutDown()
+	})
+}
+
+func TestProfileOfSomeRows(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		res := l.expect(ok, profile(1, &sessionpb.Profile{Runs: 3, Rows: []uint32{2, 8, 99}}))
+		if e := res.Profile.Execution; len(e) != 2 || e[0].Rows != 2 || e[1].Rows != 8 || res.Profile.WeightsLoadP50Ns != 0 {
+			t.Errorf("profile %v", res.Profile)
+		}
+	})
+}
+
 func TestZeros(t *testing.T) {
 	b, err := zeros(tensor.Signature{Batched: true, Inputs: []tensor.Spec{
 		{Name: "t", Type: tensor.Bytes, Shape: []int64{-1, -1}},
 		{Name: "n", Type: tensor.Int64, Shape: []int64{-1, 3}},
-	}}, 4)
+	}}, nil, 4)
 	if err != nil || len(b.Inputs[0].Data) != 16 || b.Inputs[0].Shape[0] != 4 || b.Inputs[0].Shape[1] != 1 || len(b.Inputs[1].Data) != 96 {
 		t.Errorf("%v, %v", b, err)
 	}
-	if _, err := zeros(tensor.Signature{Inputs: []tensor.Spec{{Type: tensor.FP32, Shape: []int64{1 << 30, 1 << 30}}}}, 1); err == nil {
+	if _, err := zeros(tensor.Signature{Inputs: []tensor.Spec{{Type: tensor.FP32, Shape: []int64{1 << 30, 1 << 30}}}}, nil, 1); err == nil {
 		t.Error("an impossible shape is no error")
+	}
+	declared := []*logpb.TensorShape{{Name: "n", Shape: []int64{5, 3}}}
+	b, err = zeros(tensor.Signature{Batched: true, Inputs: []tensor.Spec{
+		{Name: "m", Type: tensor.Int64, Shape: []int64{-1, -1}}, {Name: "n", Type: tensor.Int64, Shape: []int64{-1, -1, 3}},
+	}}, declared, 2)
+	if err != nil || len(b.Inputs[0].Data) != 2*8 || len(b.Inputs[1].Data) != 2*5*3*8 {
+		t.Errorf("with a declared shape: %v, %v", b, err)
 	}
 }

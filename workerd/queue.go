@@ -42,6 +42,8 @@ type job struct {
 	// run does the work, without the lock. The result needs only what is special about it.
 	run func(ctx context.Context, j *job) (*sessionpb.Result, error)
 
+	// measurement is what a Profile has come to, from its first slice on.
+	measurement *measurement
 	// items are the requests of an Infer, in the action's order.
 	items []*item
 	// dropped: the session that asked for it is over, nobody waits for the result.

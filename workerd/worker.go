@@ -142,7 +142,7 @@ func New(options Options) (*Worker, error) {
 			allows:    func(name string) bool { return len(o.Engines) == 0 || slices.Contains(o.Engines, name) },
 			inference: w.newExecutor(1), transfer: w.newExecutor(1),
 			cache: newPageCache(o.PageBytes, o.Pages), weights: make(map[uint64]engine.Weights),
-			pace: make(map[paceKey]pace), moves: 1,
+			pace: make(map[paceKey]pace), measuring: make(map[*measurement]bool), moves: 1,
 		})
 	}
 	w.host.devices = w.devices

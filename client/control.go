@@ -83,6 +83,15 @@ func (c *Client) Startup(ctx context.Context) (*controlpb.StartupStatus, error) 
 	return ask(ctx, c, controlpb.ControlClient.Startup, &controlpb.StartupRequest{})
 }
 
+// ReopenStartup has a cluster that serves accept loads again, with the same
+// countdown and profiling, while serving goes on. shut ends that, when no load has
+// come.
+func (c *Client) ReopenStartup(ctx context.Context, shut bool) (*controlpb.StartupStatus, error) {
+	request := &controlpb.ReopenStartupRequest{RequestId: rand.Text(), Close: shut}
+	answer, err := change(ctx, c, controlpb.ControlClient.ReopenStartup, request, &request.RequestedAgoNs)
+	return answer.GetStatus(), err
+}
+
 // change is ask for a request with an id: each attempt says how long ago the
 // first was made.
 func change[Request, Answer any](ctx context.Context, c *Client,

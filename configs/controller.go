@@ -85,6 +85,11 @@ type Startup struct {
 	InferBuffer time.Duration `yaml:"infer_buffer" reload:"live"`
 	// LoadsPerWorker is the number of models that one worker loads at a time.
 	LoadsPerWorker int `yaml:"loads_per_worker" reload:"live"`
+	// ProfileShare is how much of a device's time measurements may take while the cluster serves: above 0, at most 1.
+	ProfileShare float64 `yaml:"profile_share" reload:"live"`
+	// ProfileRefresh is how often profiles are compared with what is measured while serving, and written again if they have
+	// drifted; 0: never.
+	ProfileRefresh time.Duration `yaml:"profile_refresh" reload:"live"`
 }
 
 // Inference sets what the entry of a request admits and holds.
@@ -170,6 +175,8 @@ func DefaultController() Controller {
 			LoadIdle:       10 * time.Second,
 			InferBuffer:    10 * time.Second,
 			LoadsPerWorker: 4,
+			ProfileShare:   0.1,
+			ProfileRefresh: time.Minute,
 		},
 		Inference: Inference{
 			DefaultTimeout: 30 * time.Second,

@@ -117,7 +117,7 @@ func TestLiveKeys(t *testing.T) {
 		return paths
 	}
 	want := []string{
-		"raft.digest_interval", "startup.infer_buffer", "startup.loads_per_worker",
+		"raft.digest_interval", "startup.infer_buffer", "startup.loads_per_worker", "startup.profile_share", "startup.profile_refresh",
 		"inference.default_timeout", "inference.held_requests", "inference.held_bytes",
 		"inference.degraded_after", "inference.degraded_for",
 		"workers.connect_timeout", "workers.compare_interval", "workers.dead_after", "workers.lost_after", "workers.forget_after",

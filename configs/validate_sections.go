@@ -59,6 +59,10 @@ func (k *checker) startup(s Startup) {
 	atLeast(k, "startup.load_idle", s.LoadIdle, time.Millisecond)
 	atLeast(k, "startup.infer_buffer", s.InferBuffer, 0)
 	atLeast(k, "startup.loads_per_worker", s.LoadsPerWorker, 1)
+	if !(s.ProfileShare > 0 && s.ProfileShare <= 1) {
+		k.report("startup.profile_share", "write a number above 0 and up to 1, for example 0.1", "%v is not a share of a device's time", s.ProfileShare)
+	}
+	atLeast(k, "startup.profile_refresh", s.ProfileRefresh, 0)
 }
 
 func (k *checker) inference(i Inference) {

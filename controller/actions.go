@@ -13,6 +13,11 @@ import (
 // workerUp gives the policy a worker.
 func (d *dispatcher) workerUp(s *session, w *scheduler.Worker) {
 	d.sessions[w.Name] = s
+	kinds := make([]string, len(w.Devices))
+	for i, device := range w.Devices {
+		kinds[i] = device.Kind
+	}
+	d.kinds[w.Name] = kinds
 	d.event(scheduler.WorkerUp{Worker: w})
 }
 
@@ -24,6 +29,7 @@ func (d *dispatcher) workerDown(s *session, name string, died bool) {
 	}
 	delete(d.sessions, name)
 	delete(d.streaks, name)
+	delete(d.kinds, name)
 	d.event(scheduler.WorkerDown{Name: name, Died: died})
 	mishap := "worker " + name + " fell silent while it had it"
 	if died {
@@ -132,6 +138,9 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 	now := d.now()
 	if r.action.Kind == scheduler.Infer {
 		d.judge(r.action, event.Outcome)
+		if kinds := d.kinds[r.action.Worker]; event.Outcome == scheduler.OK && r.action.Device < len(kinds) {
+			d.ran.note(ranKey{r.action.Model, kinds[r.action.Device], r.action.Rows}, event.Engine)
+		}
 	}
 	for i, t := range r.tickets {
 		if t.try != r.tries[i] {

@@ -265,7 +265,27 @@ func (c *call) fits(model *logpb.Model) (oip.Shape, error) {
 	if err != nil {
 		return oip.Shape{}, err
 	}
-	return shape, nil
+	return shape, withinLargest(c.request, model)
+}
+
+// withinLargest refuses inputs that are larger than what was declared when the model
+// was loaded, and so than what was measured.
+func withinLargest(r *inferencepb.ModelInferRequest, model *logpb.Model) error {
+	for _, declared := range model.Largest {
+		for _, in := range r.Inputs {
+			own := in.Shape
+			if model.Info.Signature.GetBatched() && len(own) > 0 {
+				own = own[1:]
+			}
+			for i := range min(len(own), len(declared.Shape)) {
+				if in.Name == declared.Name && own[i] > declared.Shape[i] {
+					return errs.New(errs.Invalid, "input %q of model %q has the shape %v, and %v beside the batch is the largest that was declared when it was loaded",
+						in.Name, model.Name, in.Shape, declared.Shape)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // waitForServing holds the request while the cluster starts up: until it
@@ -276,8 +296,8 @@ func (c *call) waitForServing(ctx context.Context) error {
 	defer buffer.Stop()
 	for {
 		changed := c.e.c.options.Replica.Changed(fsm.Cluster)
-		phase, serving := logpb.Phase_PHASE_QUERYING, false
-		c.e.c.options.Replica.Read(func(s *fsm.State) { phase, serving = s.Phase(), s.Serving() })
+		serving := false
+		c.e.c.options.Replica.Read(func(s *fsm.State) { serving = s.Serving() })
 		if serving {
 			return nil
 		}
@@ -285,10 +305,10 @@ func (c *call) waitForServing(ctx context.Context) error {
 		case <-changed:
 		case <-buffer.C:
 			return errs.New(errs.Starting,
-				"the cluster is starting: it is in phase %s, and did not begin to serve within the %v that a request is buffered (startup.infer_buffer); see `orrery cluster status`",
-				PhaseName(phase), time.Since(c.arrived).Round(time.Millisecond)).After(time.Second)
+				"the cluster is starting: it is %s, and did not begin to serve within the %v that a request is buffered (startup.infer_buffer); see `orrery startup status`",
+				c.e.startup(), time.Since(c.arrived).Round(time.Millisecond)).After(time.Second)
 		case <-ctx.Done():
-			return c.ended(ctx, fmt.Sprintf("the cluster is starting (phase %s)", PhaseName(phase)))
+			return c.ended(ctx, fmt.Sprintf("the cluster is starting: it is %s", c.e.startup()))
 		}
 	}
 }

@@ -213,13 +213,22 @@ func (s *controlService) startup(ctx context.Context) *controlpb.StartupStatus {
 	if live := s.leaderLive(ctx); live.GetStartup() != nil {
 		return live.Startup
 	}
-	status := &controlpb.StartupStatus{CountdownNs: -1, WaitingFor: "a leader"}
-	s.c.options.Replica.Read(func(state *fsm.State) {
-		status.Phase = state.Phase()
-		status.Models = progress(state)
-		status.Workers = uint32(readyWorkers(state))
-	})
+	var status *controlpb.StartupStatus
+	s.c.options.Replica.Read(func(state *fsm.State) { status = startupStatus(state, nil) })
+	status.WaitingFor = "a leader"
 	return status
+}
+
+// ReopenStartup has a cluster that serves accept loads again, or ends that.
+func (s *controlService) ReopenStartup(ctx context.Context, r *controlpb.ReopenStartupRequest) (*controlpb.ReopenStartupResponse, error) {
+	result, err := s.c.commit(ctx, requested(r.RequestId, time.Duration(r.RequestedAgoNs), &logpb.Command{Body: &logpb.Command_ReopenStartup{
+		ReopenStartup: &logpb.ReopenStartup{Close: r.Close},
+	}}))
+	if err != nil {
+		return nil, grpcerr.Status(err)
+	}
+	_ = s.c.options.Replica.WaitIndex(ctx, result.Index)
+	return &controlpb.ReopenStartupResponse{Status: s.startup(ctx)}, nil
 }
 
 // WatchStartup sends the status now and at each change.

@@ -149,6 +149,12 @@ type Tunables struct {
 	InferBuffer time.Duration
 	// LoadsPerWorker are in flight at once.
 	LoadsPerWorker int
+	// ProfileShare is how much of a device's time measurements may take while the
+	// cluster serves, from above 0 to 1.
+	ProfileShare float64
+	// ProfileRefresh is the time between two looks at whether profiles have drifted;
+	// 0: never.
+	ProfileRefresh time.Duration
 	// DefaultTimeout is for requests without deadline, timeout or SLO.
 	DefaultTimeout time.Duration
 	// HeldRequests and HeldBytes bound what this entry holds unanswered.

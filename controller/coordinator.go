@@ -32,7 +32,7 @@ const (
 // worker, registers them, has models loaded and measured, drives the startup,
 // and tells the dispatcher what it may use. Its parts are in files of their own:
 // connection, registry, twins, health, loads, holdings, placement, suspects, compare,
-// profiler, startup_driver and feed.
+// profiler (with measuring and checks), refresh, replacements, startup_driver and feed.
 //
 // It is level-triggered. Whenever something may have changed it compares what
 // the replicated state says with what the workers say, and does what is
@@ -51,6 +51,8 @@ type coordinator struct {
 	startup     *startupDriver
 	feed        feed
 	profiler    profiler
+	refresher   refresher
+	replacing   replacements
 	plan        plan
 	suspects    suspects
 	// verdicts are to be committed.
@@ -76,6 +78,8 @@ func newCoordinator(t *term, log hclog.Logger) *coordinator {
 	k := &coordinator{term: t, log: log, mailbox: newMailbox(), connections: map[string]*connection{}, began: time.Now(), suspects: suspects{}, blamed: map[uint64]bool{}, former: map[string]*connection{}}
 	k.feed = newFeed(k)
 	k.profiler = newProfiler(k)
+	k.refresher = refresher{k: k, looked: time.Now()}
+	k.replacing = newReplacements(k)
 	return k
 }
 
@@ -144,6 +148,8 @@ func (k *coordinator) reconcile(s *fsm.State) {
 	k.commitHoldings(s)
 	k.commitVerdicts(s)
 	k.profiler.step(s)
+	k.refresher.step(s)
+	k.replacing.step(s)
 	k.startup.step(s)
 	k.feed.step(s)
 	k.showWorkers()

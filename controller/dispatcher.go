@@ -115,6 +115,10 @@ type dispatcher struct {
 	actions  map[scheduler.ActionID]*running
 	sessions map[string]*session
 	streaks  streaks
+	// kinds are those of the devices of workers, and ran is how long what ran there
+	// has taken.
+	kinds map[string][]string
+	ran   ran
 
 	// Set by watch, before the loop runs.
 	workers workerWatch
@@ -133,6 +137,8 @@ func newDispatcher(replica *fsm.Replica, maxMessage int, policy scheduler.Policy
 		workers:  nobody{},
 		actions:  map[scheduler.ActionID]*running{},
 		sessions: map[string]*session{},
+		kinds:    map[string][]string{},
+		ran:      ran{},
 	}
 }
 
@@ -356,6 +362,16 @@ func (d *dispatcher) complete(c *scheduler.Completion) {
 	if t.output != nil {
 		d.succeed(t)
 	}
+}
+
+// waiting says whether requests for a model are in hand.
+func (d *dispatcher) waiting(model scheduler.ModelID) bool {
+	for _, t := range d.byWire {
+		if t.model == model {
+			return true
+		}
+	}
+	return false
 }
 
 // succeed answers a request with what the worker computed.

@@ -2,12 +2,14 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
 	"github.com/orrery-project/orrery/internal/grpcerr"
 	"github.com/orrery-project/orrery/internal/oip"
@@ -26,6 +28,11 @@ type entry struct {
 	// answers counts by reason ("OK" for success); latency is of successes.
 	answers *prometheus.CounterVec
 	latency prometheus.Histogram
+
+	// where is the startup as it was at whereAt, for messages.
+	whereMu sync.Mutex
+	where   string
+	whereAt time.Time
 
 	mu    sync.Mutex
 	count int
@@ -78,6 +85,23 @@ func (e *entry) release(bytes int64) {
 		close(e.idle)
 		e.idle = nil
 	}
+}
+
+// whereAge is how old the startup in a message may be: thousands of requests may
+// run out of time at once.
+const whereAge = 200 * time.Millisecond
+
+// startup is the phase and what it waits for, for messages.
+func (e *entry) startup() string {
+	e.whereMu.Lock()
+	defer e.whereMu.Unlock()
+	if time.Since(e.whereAt) > whereAge {
+		e.c.options.Replica.Read(func(s *fsm.State) {
+			e.where = fmt.Sprintf("in phase %s, waiting for %s", PhaseName(s.Phase()), awaited(s, e.c.tunables.Load().LoadIdle))
+		})
+		e.whereAt = time.Now()
+	}
+	return e.where
 }
 
 // drain waits until nothing is held here, or ctx ends.

@@ -125,7 +125,7 @@ func (k *coordinator) unwanted(s *fsm.State, w *connection, id uint64) bool {
 	switch {
 	case m == nil || record.GetStatus() == logpb.WorkerStatus_WORKER_STATUS_EVICTED:
 		return true
-	case k.plan.wants(w.name, id) || record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || m.Copies == 0 || m.Blame != "" || s.Missing(m) > 0:
+	case k.plan.wants(w.name, id) || record.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY || m.Copies == 0 || m.Blame != "" || m.Retiring || s.Missing(m) > 0:
 		return false
 	}
 	for _, t := range s.Targets(m) {
@@ -153,7 +153,7 @@ func (k *coordinator) loadModel(state *fsm.State, w *connection, m *logpb.Model)
 	w.loading++
 	s := w.session
 	action := &sessionpb.Action{ModelId: m.Id, Body: &sessionpb.Action_LoadModel{LoadModel: &sessionpb.LoadModel{
-		Source: m.Source, Engine: m.Engine, Digest: m.Info.GetDigest(), Name: m.Name, Version: m.Version,
+		Source: m.Source, Engine: m.Engine, Digest: m.Info.GetDigest(), Name: m.Name, Version: m.Version, Largest: m.Largest,
 	}}}
 	s.do(action, func(r *sessionpb.Result) {
 		k.mailbox.post(func() {

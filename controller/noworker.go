@@ -59,6 +59,9 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 		return obstacle{errs.ModelBlamed, m.Blame,
 			fmt.Sprintf("mend it and load it under another version, or, if it was not its fault, `orrery model resume %s`", m.Name)}
 	}
+	if m.Retiring {
+		return obstacle{errs.UnknownModel, "another version has taken its place, and it only ends what it has", "ask without a version"}
+	}
 	if len(s.Workers()) == 0 {
 		return obstacle{errs.NoWorker, "no worker is registered", "start one: `orrery workerd --config worker.yaml`"}
 	}
@@ -99,7 +102,7 @@ const bringBack = "see `orrery worker list`, and bring one of them back (`orrery
 // worker that may run it.
 func profiledOn(s *fsm.State, w *logpb.Worker, m *logpb.Model) bool {
 	return slices.ContainsFunc(w.Devices, func(d *logpb.Device) bool {
-		return runsOn(d, m) && s.Profile(profileKey{m.Info.GetDigest(), m.Info.GetEngine(), m.Info.GetEngineVersion(), d.Kind}.proto()) != nil
+		return runsOn(d, m) && s.Profile(profileKeyOf(m, d.Kind).proto()) != nil
 	})
 }
 

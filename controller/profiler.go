@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -12,8 +13,10 @@ import (
 
 // How a model is measured on a device.
 const (
-	profileWarmups      = 2
-	profileRuns         = 30
+	profileWarmups = 2
+	// profileRuns and profileBudget bound what is measured of a number of rows when
+	// its times don't become stable.
+	profileRuns         = 100
 	profileBudget       = 300 * time.Millisecond
 	profileWeightsLoads = 3
 	// profileAttempts are made before a model is given up on a kind of device.
@@ -21,10 +24,20 @@ const (
 )
 
 // profileKey is a logpb.ProfileKey that can key a map.
-type profileKey struct{ digest, engine, version, kind string }
+type profileKey struct{ digest, engine, version, shapes, kind string }
+
+func (k profileKey) proto() *logpb.ProfileKey {
+	return &logpb.ProfileKey{Digest: k.digest, Engine: k.engine, EngineVersion: k.version, Shapes: k.shapes, DeviceKind: k.kind}
+}
+
+// profileKeyOf is the key of a model's profile on a kind of device.
+func profileKeyOf(m *logpb.Model, kind string) profileKey {
+	return profileKey{m.Info.GetDigest(), m.Info.GetEngine(), m.Info.GetEngineVersion(), fsm.ShapesKey(m.Largest), kind}
+}
 
 // profiler has every model measured once on every kind of device that holds
-// it. Profiles are in the log: nothing is measured again by the next leader.
+// it, and every other device of that kind checked once. Profiles and checks are in
+// the log: nothing is measured again by the next leader.
 type profiler struct {
 	k *coordinator
 	// enabled from the phase profiling on.
@@ -35,173 +48,254 @@ type profiler struct {
 	notBefore map[profileKey]time.Time
 	// inHand is being measured, or measured and being committed.
 	inHand map[profileKey]bool
+	// stalled wait for room on their device.
+	stalled []*measuring
 	// measured waits to be committed.
 	measured   []*logpb.Profile
 	committing bool
+	checks     checks
 	// wanted and done are what the startup waits for.
 	wanted, done int
 }
 
 func newProfiler(k *coordinator) profiler {
-	return profiler{k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]bool{}}
-}
-
-// crowdedRetry is the pause after a device had no room or time for a measurement.
-const crowdedRetry = time.Second
-
-// crowded says whether a measurement failed for what else there is on the device:
-// that says nothing of the model.
-func crowded(c sessionpb.ResultCode) bool {
-	switch c {
-	case sessionpb.ResultCode_RESULT_CODE_CACHE_EXHAUSTED, sessionpb.ResultCode_RESULT_CODE_TOO_EARLY, sessionpb.ResultCode_RESULT_CODE_WEIGHTS_IN_USE:
-		return true
+	return profiler{
+		k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]bool{}, checks: newChecks(),
 	}
-	return false
 }
 
-// place is where a model can be measured.
-type place struct {
-	worker *connection // nil: not connected
-	device uint32
+// need is what a profile is to have.
+type need struct {
+	key   profileKey
+	model *logpb.Model // one that needs it
+	rows  []uint32     // ascending
 }
 
-// step starts what measurements can be started and commits what was measured.
-func (p *profiler) step(s *fsm.State) {
-	p.wanted, p.done = 0, 0
-	seen := map[profileKey]bool{}
+// needs are what all models need that may be measured now, in order of the models'
+// ids. Models of one source share their profiles.
+func (p *profiler) needs(s *fsm.State) []*need {
+	var all []*need
+	byKey := map[profileKey]*need{}
 	for _, m := range s.Models() {
-		if m.Info == nil || m.Blame != "" {
+		if m.Info == nil || m.Blame != "" || m.Retiring || waitsForPhase(s, m) {
 			continue
 		}
-		for kind, places := range p.places(s, m) {
-			key := profileKey{m.Info.Digest, m.Info.Engine, m.Info.EngineVersion, kind}
-			if !seen[key] {
-				seen[key] = true
-				p.wanted++
-				if s.Profile(key.proto()) != nil || p.failed[key] >= profileAttempts {
-					p.done++
-				}
+		for _, kind := range kindsOf(s, m) {
+			key := profileKeyOf(m, kind)
+			n := byKey[key]
+			if n == nil {
+				n = &need{key: key, model: m}
+				byKey[key] = n
+				all = append(all, n)
 			}
-			if p.enabled && !p.inHand[key] && s.Profile(key.proto()) == nil && p.failed[key] < profileAttempts {
-				p.start(m, key, places)
+			if rows := profileRows(m); len(rows) > len(n.rows) {
+				n.rows = rows // of one source, so the longer has all of the shorter
 			}
 		}
 	}
-	p.commit()
+	return all
 }
 
-func (k profileKey) proto() *logpb.ProfileKey {
-	return &logpb.ProfileKey{Digest: k.digest, Engine: k.engine, EngineVersion: k.version, DeviceKind: k.kind}
+// waitsForPhase says whether a model was wanted since the startup was reopened:
+// those are measured together, when the loads have been quiet.
+func waitsForPhase(s *fsm.State, m *logpb.Model) bool {
+	return s.Cluster().GetReopened() && m.Id > s.Cluster().GetReopenedAfterModel() && s.Phase() != logpb.Phase_PHASE_PROFILING
 }
 
-// places are the devices that hold the model, by their kind.
-func (p *profiler) places(s *fsm.State, m *logpb.Model) map[string][]place {
-	places := map[string][]place{}
+// kindsOf are the kinds of devices that have the model or may have it, sorted.
+func kindsOf(s *fsm.State, m *logpb.Model) (kinds []string) {
 	for _, h := range s.Holdings(m.Id) {
 		w := s.Worker(h.Worker)
 		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || w.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
 			continue
 		}
 		for _, d := range w.Devices {
-			if slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info) {
-				at := place{device: d.Index}
-				if c := p.k.connections[h.Worker]; c != nil && c.inService(s) {
-					at.worker = c
-				}
-				places[d.Kind] = append(places[d.Kind], at)
+			if measurable(w, d, m) && !slices.Contains(kinds, d.Kind) {
+				kinds = append(kinds, d.Kind)
+			}
+		}
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+// measurable says whether a device runs the model by the engine of the model's
+// version: profiles of different versions are different.
+func measurable(w *logpb.Worker, d *logpb.Device, m *logpb.Model) bool {
+	return slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info)
+}
+
+func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
+	return slices.ContainsFunc(w.Engines, func(e *logpb.Engine) bool { return e.Name == info.Engine && e.Version == info.EngineVersion })
+}
+
+// profileRows are the numbers of rows that have to be known to run any batch that
+// the model allows: a batch between two of them takes as long as the larger.
+func profileRows(m *logpb.Model) []uint32 {
+	rows := m.Info.GetProfileRows()
+	if i := slices.IndexFunc(rows, func(n uint32) bool { return n >= m.MaxRows }); m.MaxRows > 0 && i >= 0 {
+		return rows[:i+1]
+	}
+	return rows
+}
+
+// lacking are the rows that a profile, which may be nil, does not have.
+func lacking(p *logpb.Profile, rows []uint32) (lack []uint32) {
+	for _, n := range rows {
+		if !slices.ContainsFunc(p.GetExecution(), func(e *logpb.RowsTime) bool { return e.Rows == n }) {
+			lack = append(lack, n)
+		}
+	}
+	return lack
+}
+
+// step starts what measurements can be started and commits what was measured.
+func (p *profiler) step(s *fsm.State) {
+	p.wanted, p.done = 0, 0
+	p.resume(s)
+	for _, n := range p.needs(s) {
+		p.wanted++
+		lack := lacking(s.Profile(n.key.proto()), n.rows)
+		if len(lack) == 0 || p.failed[n.key] >= profileAttempts {
+			p.done++
+			continue
+		}
+		if p.enabled && !p.inHand[n.key] {
+			p.start(s, n, lack)
+		}
+	}
+	p.commit(s)
+	p.check(s)
+}
+
+// place is where a model can be measured.
+type place struct {
+	worker *connection
+	device *logpb.Device
+}
+
+// places are the devices of a kind that hold the model and can be used now.
+func (p *profiler) places(s *fsm.State, m *logpb.Model, kind string) (places []place) {
+	for _, h := range s.Holdings(m.Id) {
+		c := p.k.connections[h.Worker]
+		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || c == nil || !c.inService(s) {
+			continue
+		}
+		w := s.Worker(h.Worker)
+		for _, d := range w.Devices {
+			if d.Kind == kind && measurable(w, d, m) {
+				places = append(places, place{c, d})
 			}
 		}
 	}
 	return places
 }
 
-// runs says whether the worker's engine is of the model's version: profiles of
-// different versions are different.
-func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
-	return slices.ContainsFunc(w.Engines, func(e *logpb.Engine) bool { return e.Name == info.Engine && e.Version == info.EngineVersion })
-}
-
-// start measures a model on the first free device of a kind. A device measures
-// one model at a time.
-func (p *profiler) start(m *logpb.Model, key profileKey, places []place) {
-	if time.Now().Before(p.notBefore[key]) {
+// start measures what a profile lacks on the first free device of its kind. A
+// device measures one model at a time.
+func (p *profiler) start(s *fsm.State, n *need, rows []uint32) {
+	if time.Now().Before(p.notBefore[n.key]) {
 		return
 	}
-	t := trial{m.Id, true}
-	survivors := slices.ContainsFunc(places, func(at place) bool { return at.worker != nil && !p.k.suspects.killed(t, at.worker.name) })
+	t := trial{n.model.Id, true}
+	places := p.places(s, n.model, n.key.kind)
+	survivors := slices.ContainsFunc(places, func(at place) bool { return !p.k.suspects.killed(t, at.worker.name) })
 	i := slices.IndexFunc(places, func(at place) bool {
-		if at.worker == nil || survivors && p.k.suspects.killed(t, at.worker.name) {
+		if survivors && p.k.suspects.killed(t, at.worker.name) {
 			return false
 		}
-		return at.worker.profiling[at.device] == 0 && p.k.mayTry(at.worker, t)
+		return at.worker.profiling[at.device.Index] == 0 && p.k.mayTry(at.worker, t)
 	})
 	if i < 0 {
 		return
 	}
-	w, device, s := places[i].worker, places[i].device, places[i].worker.session
-	p.inHand[key] = true
-	w.profiling[device] = m.Id
-	p.k.log.Info("profiling", "model", m.Name, "device_kind", key.kind, "worker", w.name)
-	action := &sessionpb.Action{Device: device, ModelId: m.Id, Body: &sessionpb.Action_Profile{Profile: &sessionpb.Profile{
-		Warmups: profileWarmups, Runs: profileRuns, BudgetNs: int64(profileBudget), WeightsLoads: profileWeightsLoads,
-	}}}
-	s.do(action, func(r *sessionpb.Result) {
-		p.k.mailbox.post(func() {
-			if w.session == s {
-				delete(w.profiling, device)
-				p.k.tried(w, t, r != nil && !passingLoad(r.Code))
-			}
-			p.finish(m, key, r)
-		})
-	})
+	p.inHand[n.key] = true
+	wanted := &sessionpb.Profile{Warmups: profileWarmups, Runs: profileRuns, BudgetNs: int64(profileBudget), Rows: rows}
+	if s.Profile(n.key.proto()) == nil {
+		wanted.WeightsLoads = profileWeightsLoads
+	}
+	p.k.log.Info("profiling", "model", n.model.Name, "device_kind", n.key.kind, "worker", places[i].worker.name)
+	p.measure(s, &measuring{model: n.model, place: places[i], wanted: wanted, done: func(m *measuring, r *sessionpb.Result) {
+		p.k.tried(m.worker, t, r != nil && !passingLoad(r.Code))
+		p.finish(n, m, r)
+	}})
 }
 
 // finish takes in a measurement. A nil result means that the worker went away:
 // another one is asked.
-func (p *profiler) finish(m *logpb.Model, key profileKey, r *sessionpb.Result) {
-	if r.GetCode() == sessionpb.ResultCode_RESULT_CODE_OK && r.GetProfile() != nil {
-		r.Profile.Key = key.proto()
-		p.measured = append(p.measured, r.Profile)
+func (p *profiler) finish(n *need, m *measuring, r *sessionpb.Result) {
+	measured := r.GetProfile()
+	if r.GetCode() == sessionpb.ResultCode_RESULT_CODE_OK && measured != nil && (measured.WeightsLoadP50Ns > 0 || m.wanted.WeightsLoads == 0) {
+		measured.Key = n.key.proto()
+		measured.Worker, measured.Device, measured.MeasuredUnixNs = m.worker.name, m.device.Index, time.Now().UnixNano()
+		p.measured = append(p.measured, measured)
 		return
 	}
-	delete(p.inHand, key)
-	p.notBefore[key] = time.Now().Add(actionRetry)
+	delete(p.inHand, n.key)
+	p.notBefore[n.key] = time.Now().Add(actionRetry)
 	if r == nil || passingLoad(r.Code) {
 		return
 	}
-	if crowded(r.Code) {
-		p.notBefore[key] = time.Now().Add(crowdedRetry)
+	if crowded(r.Code) || r.Code == sessionpb.ResultCode_RESULT_CODE_OK {
+		p.notBefore[n.key] = time.Now().Add(crowdedRetry)
 		return
 	}
-	p.failed[key]++
-	p.k.log.Warn("profiling failed", "model", m.Name, "device_kind", key.kind, "code", r.Code, "message", r.Message,
-		"attempt", p.failed[key], "of", profileAttempts)
+	p.failed[n.key]++
+	p.k.log.Warn("profiling failed", "model", n.model.Name, "device_kind", n.key.kind, "code", r.Code, "message", r.Message,
+		"attempt", p.failed[n.key], "of", profileAttempts)
 }
 
 // commit puts all that has been measured into one log entry.
-func (p *profiler) commit() {
+func (p *profiler) commit(s *fsm.State) {
 	if p.committing || len(p.measured) == 0 {
 		return
 	}
-	profiles := p.measured
+	profiles := make([]*logpb.Profile, len(p.measured))
+	for i, measured := range p.measured {
+		profiles[i] = merged(s.Profile(measured.Key), measured)
+		if s.Cluster().GetVersion() < 4 {
+			profiles[i].Worker, profiles[i].Device, profiles[i].MeasuredUnixNs = "", 0, 0
+		}
+	}
+	measured := p.measured
 	p.measured, p.committing = nil, true
 	p.k.commit(&logpb.Command{Body: &logpb.Command_PutProfiles{PutProfiles: &logpb.PutProfiles{Profiles: profiles}}}, func(r *logpb.Result) {
 		p.committing = false
 		if r == nil {
-			p.measured = append(p.measured, profiles...)
+			p.measured = append(p.measured, measured...)
 			return
 		}
 		if err := refused(r); err != nil {
 			p.k.log.Error("profiles were refused", "error", err)
 		}
 		for _, profile := range profiles {
-			key := profileKey{profile.Key.Digest, profile.Key.Engine, profile.Key.EngineVersion, profile.Key.DeviceKind}
+			key := profileKey{profile.Key.Digest, profile.Key.Engine, profile.Key.EngineVersion, profile.Key.Shapes, profile.Key.DeviceKind}
 			delete(p.inHand, key)
 			if r.Reason != logpb.Reason_REASON_NONE {
 				p.failed[key]++
 			}
 		}
 	})
+}
+
+// merged is a profile with what was measured now, and what else was known before.
+func merged(before, now *logpb.Profile) *logpb.Profile {
+	m := &logpb.Profile{
+		Key: now.Key, WeightsLoadP50Ns: now.WeightsLoadP50Ns, WeightsLoadP99Ns: now.WeightsLoadP99Ns,
+		Execution:         slices.Clone(now.Execution),
+		OutputBytesPerRow: max(now.OutputBytesPerRow, before.GetOutputBytesPerRow()),
+		Worker:            now.Worker, Device: now.Device, MeasuredUnixNs: now.MeasuredUnixNs, DriftedUnixNs: now.DriftedUnixNs,
+	}
+	if before != nil && m.WeightsLoadP50Ns == 0 {
+		m.WeightsLoadP50Ns, m.WeightsLoadP99Ns = before.WeightsLoadP50Ns, before.WeightsLoadP99Ns
+	}
+	for _, e := range before.GetExecution() {
+		if len(lacking(now, []uint32{e.Rows})) > 0 {
+			m.Execution = append(m.Execution, e)
+		}
+	}
+	slices.SortFunc(m.Execution, func(a, b *logpb.RowsTime) int { return cmp.Compare(a.Rows, b.Rows) })
+	return m
 }
 
 // devicesOf is for the scheduler: kinds in order of the device's index.

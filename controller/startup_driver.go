@@ -27,7 +27,7 @@ type startupDriver struct {
 
 func newStartupDriver(k *coordinator, s *fsm.State) *startupDriver {
 	d := &startupDriver{k: k, epoch: time.Now(), lastModelID: s.LastModelID()}
-	machine, effects := startup.New(startup.Options{LoadIdle: k.term.c.tunables.Load().LoadIdle}, machinePhase(s.Phase()), 0)
+	machine, effects := startup.New(startup.Options{LoadIdle: k.term.c.tunables.Load().LoadIdle}, machinePhase(s.Phase()), s.Serving(), 0)
 	d.machine = machine
 	d.apply(s, effects)
 	return d
@@ -128,10 +128,8 @@ func pendingLoads(s *fsm.State) int {
 
 // status is the startup as users see it.
 func (d *startupDriver) status(s *fsm.State) *controlpb.StartupStatus {
-	status := &controlpb.StartupStatus{
-		Phase: logPhase(d.machine.Phase()), CountdownNs: -1, WaitingFor: d.machine.WaitingFor(),
-		Models: progress(s), Workers: uint32(readyWorkers(s)),
-	}
+	status := startupStatus(s, &d.k.profiler)
+	status.WaitingFor, status.LoadIdleNs = d.machine.WaitingFor(), int64(d.k.term.c.tunables.Load().LoadIdle)
 	if readyWorkers(s) == 0 && !s.Serving() {
 		status.WaitingFor = "a worker to join"
 	}
@@ -141,26 +139,61 @@ func (d *startupDriver) status(s *fsm.State) *controlpb.StartupStatus {
 	return status
 }
 
-// progress is how far each model has come.
-func progress(s *fsm.State) []*controlpb.ModelProgress {
-	var out []*controlpb.ModelProgress
+// startupStatus is what the state tells of the startup, and the leader's profiler,
+// if there is one.
+func startupStatus(s *fsm.State, p *profiler) *controlpb.StartupStatus {
+	status := &controlpb.StartupStatus{
+		Phase: s.Phase(), CountdownNs: -1, Workers: uint32(readyWorkers(s)), Serving: s.Serving(),
+		AdmitsLoads: s.Phase() != logpb.Phase_PHASE_SERVING || s.Cluster().GetSettings().GetLateLoads() == logpb.Settings_LATE_LOADS_ADMIT,
+	}
 	for _, m := range s.Models() {
-		copies := copiesOf(s, m)
-		kinds := map[string]bool{}
-		for _, h := range s.Holdings(m.Id) {
-			if h.Status == logpb.HoldingStatus_HOLDING_STATUS_LOADED {
-				for _, d := range s.Worker(h.Worker).GetDevices() {
-					kinds[d.Kind] = true
-				}
-			}
+		status.Models = append(status.Models, progress(s, p, m))
+	}
+	return status
+}
+
+// progress is how far a model has come.
+func progress(s *fsm.State, p *profiler, m *logpb.Model) *controlpb.ModelProgress {
+	copies := copiesOf(s, m)
+	out := &controlpb.ModelProgress{
+		Name: m.Name, Version: m.Version, Copies: uint32(len(copies)),
+		Pending: count(copies, logpb.HoldingStatus_HOLDING_STATUS_PENDING),
+		Loaded:  count(copies, logpb.HoldingStatus_HOLDING_STATUS_LOADED),
+		Failed:  count(copies, logpb.HoldingStatus_HOLDING_STATUS_FAILED),
+	}
+	if m.Info == nil {
+		return out
+	}
+	for _, kind := range kindsOf(s, m) {
+		key := profileKeyOf(m, kind)
+		out.ProfilesWanted++
+		switch {
+		case len(lacking(s.Profile(key.proto()), profileRows(m))) == 0:
+			out.ProfilesDone++
+		case p != nil && p.failed[key] >= profileAttempts:
+			out.ProfilesFailed++
+		case p != nil && p.inHand[key]:
+			out.Profiling = true
 		}
-		out = append(out, &controlpb.ModelProgress{
-			Name: m.Name, Version: m.Version, Copies: uint32(len(copies)),
-			Pending:        count(copies, logpb.HoldingStatus_HOLDING_STATUS_PENDING),
-			Loaded:         count(copies, logpb.HoldingStatus_HOLDING_STATUS_LOADED),
-			Failed:         count(copies, logpb.HoldingStatus_HOLDING_STATUS_FAILED),
-			ProfilesWanted: uint32(len(kinds)), ProfilesDone: uint32(len(s.ProfilesOf(m))),
-		})
 	}
 	return out
+}
+
+// awaited says, for a person, what the startup waits for as far as a replica knows
+// that does not lead.
+func awaited(s *fsm.State, idle time.Duration) string {
+	if readyWorkers(s) == 0 {
+		return "a worker to join"
+	}
+	m, _ := startup.New(startup.Options{LoadIdle: idle}, machinePhase(s.Phase()), false, 0)
+	m.Step(startup.LoadProgress{Models: len(s.Models()), Pending: pendingLoads(s)}, 0)
+	wanted, done := 0, 0
+	for _, model := range s.Models() {
+		p := progress(s, nil, model)
+		wanted, done = wanted+int(p.ProfilesWanted), done+int(p.ProfilesDone)
+	}
+	if done < wanted { // or else the leader is about to go on
+		m.Step(startup.ProfileProgress{Wanted: wanted, Done: done}, 0)
+	}
+	return m.WaitingFor()
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -45,9 +46,19 @@ func modelStatus(s *fsm.State, m *logpb.Model, live liveWorkers) *controlpb.Mode
 			c.Error = "the worker " + why
 		}
 	}
-	return &controlpb.ModelStatus{
+	status := &controlpb.ModelStatus{
 		Model: m, Copies: copies, Profiles: s.ProfilesOf(m), Code: string(o.code), Reason: o.reason, Advice: o.advice,
+		ProfileRows: profileRows(m),
 	}
+	for _, h := range s.Holdings(m.Id) {
+		for _, check := range s.Worker(h.Worker).GetChecks() {
+			status.Checks = append(status.Checks, &controlpb.DeviceRatio{Worker: h.Worker, Check: check})
+		}
+	}
+	if old := s.Model(m.Replaces); m.Replaces != 0 {
+		status.Replacement = fmt.Sprintf("it is to take the place of version %s, which serves until it can", old.GetVersion())
+	}
+	return status
 }
 
 // settled says whether every worker that shall hold the model has loaded it or

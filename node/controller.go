@@ -180,6 +180,7 @@ func (c *Controller) build() {
 func tunables(c *configs.Controller) controller.Tunables {
 	return controller.Tunables{
 		LoadIdle: c.Startup.LoadIdle, InferBuffer: c.Startup.InferBuffer, LoadsPerWorker: c.Startup.LoadsPerWorker,
+		ProfileShare: c.Startup.ProfileShare, ProfileRefresh: c.Startup.ProfileRefresh,
 		DefaultTimeout: c.Inference.DefaultTimeout, HeldRequests: c.Inference.HeldRequests, HeldBytes: int64(c.Inference.HeldBytes),
 		Heartbeat: c.Workers.HeartbeatInterval, HeartbeatMisses: c.Workers.HeartbeatMisses,
 		ConnectTimeout: c.Workers.ConnectTimeout, LostAfter: c.Workers.LostAfter, ForgetAfter: c.Workers.ForgetAfter,

@@ -94,7 +94,7 @@ func (d *device) beginLoad(id uint64) (*model, int, error) {
 		return nil, 0, err
 	}
 	if s := d.cache.held[id]; s != nil {
-		if s.state != resident {
+		if s.state != resident && !d.adopt(id) {
 			return nil, 0, weightsInUse(id, "a profile")
 		}
 		return nil, s.pages, nil

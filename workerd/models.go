@@ -124,6 +124,9 @@ func (h *hostMemory) read(ctx context.Context, id uint64, wanted *sessionpb.Load
 	if err == nil {
 		err = checkDigest(m, wanted)
 	}
+	if err == nil {
+		err = checkShapes(m.info.Signature, wanted)
+	}
 	if err != nil && m.handle != nil {
 		h.discard(m)
 	}

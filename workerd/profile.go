@@ -78,20 +78,35 @@ func (d *device) beginProfile(j *job) (*measurement, error) {
 // endProfile gives the weights back to the cache, or evicts them. Should that fail, they stay, and stay accounted for.
 func (d *device) endProfile(m *measurement) {
 	id := m.model.id
-	if m.ours && m.weights != nil {
-		if err := d.evict(id, m.weights); err != nil {
-			d.log.Warn("weights stay after a profile", "model", id, "device", d.index, "error", err)
-		}
-	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.measuring, m)
+	evict := m.ours && m.weights != nil
 	switch {
 	case (m.ours || m.borrowed) && m.weights == nil:
 		d.cache.release(id)
 	case m.borrowed:
 		d.settle(id, m.weights)
 	}
+	d.mu.Unlock()
+	if !evict {
+		return
+	}
+	if err := d.evict(id, m.weights); err != nil {
+		d.log.Warn("weights stay after a profile", "model", id, "device", d.index, "error", err)
+	}
+}
+
+// adopt makes weights resident that a measurement has brought for itself, if that has no more to do than run: the
+// measurement goes on with them where they are. The lock is held.
+func (d *device) adopt(id uint64) bool {
+	for m := range d.measuring {
+		if m.model.id == id && m.ours && m.loads == 0 {
+			m.ours = false
+			d.settle(id, m.weights)
+			return true
+		}
+	}
+	return false
 }
 
 // measurement is one Profile action while it is carried out.
@@ -100,14 +115,14 @@ type measurement struct {
 	job    *job
 	model  *model
 
-	weights engine.Weights // nil while they are not on the device
-	// ours: the pages were taken for the measurement and are given back afterwards. borrowed: the weights were resident, and
-	// are so again afterwards.
+	// Changed with the worker's lock: weights are nil while they are not on the device. ours: the pages were taken for the
+	// measurement and are given back afterwards. borrowed: the weights were resident, and are so again afterwards. loads of
+	// the weights are still to be measured.
+	weights        engine.Weights
 	ours, borrowed bool
+	loads          int
 
-	// What is still to be done: loads of the weights, and numbers of rows, the first of which is being measured.
-	loads int
-	rows  []int
+	rows []int // to be measured; the first is being measured
 	// What was measured: loads of the weights, or runs of the first number of rows.
 	took   []int64
 	warm   int // warm-up runs of it that were done
@@ -173,19 +188,24 @@ func (m *measurement) load(ctx context.Context) error {
 		if err := contain(m.weights.Evict); err != nil {
 			return err
 		}
+		m.device.mu.Lock()
 		m.weights = nil
+		m.device.mu.Unlock()
 	}
 	start := time.Now()
 	w, err := m.device.bring(ctx, m.model)
 	if err != nil {
 		return err
 	}
-	m.weights = w
 	m.took = append(m.took, int64(time.Since(start)))
-	if m.loads--; m.loads == 0 {
+	if m.loads == 1 {
 		m.profile.WeightsLoadP50Ns, m.profile.WeightsLoadP99Ns = quantiles(m.took)
 		m.took = nil
 	}
+	m.device.mu.Lock()
+	defer m.device.mu.Unlock()
+	m.weights = w
+	m.loads--
 	return nil
 }
 

@@ -239,6 +239,32 @@ func TestProfileThatIsInterruptedBetweenSlices(t *testing.T) {
 	})
 }
 
+// The scheduler wants weights that a measurement has brought for itself.
+func TestProfileGivesItsWeightsToWhoLoadsThem(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].rows = []int{1}
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 9, WeightsLoads: 2, Share: 0.5}))
+		time.Sleep(10 * ms) // it is loading them
+		l.expect(weightsInUseCode, loadWeights(1))
+		time.Sleep(100 * ms) // it runs
+		l.expect(ok, loadWeights(1))
+		l.payload("r", 1, 2)
+		l.expect(ok, infer(1, "r"))
+		l.expect(weightsInUseCode, evictWeights(1))
+		if p := l.wants(ok, measuring).Profile; p.Execution[0].Runs != 9 || p.WeightsLoadP50Ns != int64(20*ms) {
+			t.Errorf("profile %v", p)
+		}
+		if n := r.worker.Stats().Devices[0].Resident; n != 1 || r.engine.loaded != 1 {
+			t.Errorf("%d models are resident, %d weights are loaded", n, r.engine.loaded)
+		}
+		l.expect(ok, evictWeights(1))
+	})
+}
+
 func TestProfileOfSomeRows(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, r *rig) {
 		l := r.lead(4, "s")

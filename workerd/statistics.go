@@ -79,10 +79,9 @@ func zeros(sig tensor.Signature, largest []*logpb.TensorShape, rows int) (engine
 	b := engine.Batch{Rows: rows}
 	for _, spec := range sig.Inputs {
 		shape := slices.Clone(spec.Shape)
-		own := shape
+		own := ownShape(sig, shape)
 		if sig.Batched && len(shape) > 0 {
 			shape[0] = int64(rows)
-			own = shape[1:]
 		}
 		for _, declared := range largest {
 			if declared.GetName() == spec.Name && len(declared.GetShape()) == len(own) {

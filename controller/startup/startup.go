@@ -5,6 +5,9 @@
 // It is pure: no clock, no goroutine, no I/O. The phase itself is replicated;
 // the machine asks for a change by the effect Enter and believes it only when
 // PhaseCommitted says so.
+//
+// A startup that was reopened goes through the phases from waiting on once more,
+// while the cluster serves.
 package startup
 
 import (
@@ -59,8 +62,8 @@ type (
 	// pending: their worker has neither loaded them nor failed. The machine acts
 	// on the latter alone.
 	LoadProgress struct{ Models, Pending int }
-	// ProfileProgress says how many profiles are wanted, and how many of
-	// these are done; the work of earlier leaders counts.
+	// ProfileProgress says how many profiles and checks of devices are wanted, and
+	// how many of these are done; the work of earlier leaders counts.
 	ProfileProgress struct{ Wanted, Done int }
 	// PhaseCommitted: the log has changed the phase, by an Enter or because a
 	// load was admitted.
@@ -126,14 +129,20 @@ type Machine struct {
 }
 
 // New makes the machine of a leader that finds the cluster in a phase, and
-// what it has to do at once. The countdown starts afresh on this leader's
-// clock; what loads and profiles are under way has to be reported.
-func New(options Options, phase Phase, now Instant) (*Machine, []Effect) {
+// what it has to do at once. serving says that the cluster serves already: in
+// another phase than Serving that means that the startup was reopened. The
+// countdown starts afresh on this leader's clock; what loads and profiles are
+// under way has to be reported.
+func New(options Options, phase Phase, serving bool, now Instant) (*Machine, []Effect) {
 	m := &Machine{loadIdle: options.LoadIdle, phase: phase, quietSince: now}
 	if m.loadIdle <= 0 {
 		m.loadIdle = DefaultLoadIdle
 	}
-	return m, m.next(now, m.entered())
+	var effects []Effect
+	if serving && phase != Serving {
+		effects = append(effects, Serve{})
+	}
+	return m, m.next(now, append(effects, m.entered()...))
 }
 
 // Phase is the phase that was committed last.
@@ -250,6 +259,6 @@ func (m *Machine) WaitingFor() string {
 	case m.profiles == nil:
 		return "the first report of the profiling"
 	default:
-		return fmt.Sprintf("%d of %d profiles", m.profiles.Wanted-m.profiles.Done, m.profiles.Wanted)
+		return fmt.Sprintf("%d of %d measurements", m.profiles.Wanted-m.profiles.Done, m.profiles.Wanted)
 	}
 }

@@ -23,13 +23,14 @@ func effects(e ...Effect) []Effect { return e }
 
 func TestMachine(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		phase Phase
-		born  Instant
-		begin []Effect
-		steps []step
+		name    string
+		phase   Phase
+		serving bool
+		born    Instant
+		begin   []Effect
+		steps   []step
 	}{
-		{"the whole way", Querying, 0, nil, []step{
+		{"the whole way", Querying, false, 0, nil, []step{
 			{1 * s, Tick{}, nil},
 			{2 * s, WorkersQueried{}, effects(enter(Waiting))},
 			{2 * s, PhaseCommitted{Waiting}, nil},
@@ -45,53 +46,53 @@ func TestMachine(t *testing.T) {
 			{151 * s, PhaseCommitted{Serving}, effects(Serve{})},
 			{200 * s, Tick{}, nil},
 		}},
-		{"no countdown without a load request", Waiting, 0, nil, []step{
+		{"no countdown without a load request", Waiting, false, 0, nil, []step{
 			{1000 * s, Tick{}, nil},
 			{2000 * s, LoadProgress{0, 0}, nil},
 			{3000 * s, WorkersQueried{}, nil},
 		}},
-		{"each request restarts the countdown", Loading, 0, effects(Wake{10 * s}), []step{
+		{"each request restarts the countdown", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{4 * s, LoadRequested{}, effects(Wake{14 * s})},
 			{10 * s, Tick{}, effects(Wake{14 * s})},
 			{13*s + 999*time.Millisecond, LoadRequested{}, effects(Wake{23*s + 999*time.Millisecond})},
 			{14 * s, Tick{}, effects(Wake{23*s + 999*time.Millisecond})},
 			{23*s + 999*time.Millisecond, Tick{}, effects(enter(Profiling))},
 		}},
-		{"it does not run while a load is pending", Loading, 0, effects(Wake{10 * s}), []step{
+		{"it does not run while a load is pending", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{9 * s, LoadProgress{1, 1}, nil},
 			{3600 * s, Tick{}, nil},
 			{3601 * s, LoadProgress{2, 1}, nil},
 		}},
-		{"it begins in full when the last pending load settles", Loading, 0, effects(Wake{10 * s}), []step{
+		{"it begins in full when the last pending load settles", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{1 * s, LoadProgress{1, 2}, nil},
 			{50 * s, LoadProgress{1, 1}, nil},
 			{60 * s, LoadProgress{1, 0}, effects(Wake{70 * s})},
 			{65 * s, LoadProgress{1, 0}, effects(Wake{70 * s})},
 			{70 * s, Tick{}, effects(enter(Profiling))},
 		}},
-		{"nothing is asked for twice", Loading, 0, effects(Wake{10 * s}), []step{
+		{"nothing is asked for twice", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{10 * s, Tick{}, effects(enter(Profiling))},
 			{11 * s, Tick{}, nil},
 			{30 * s, LoadProgress{1, 0}, nil},
 			{31 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 		}},
-		{"a refused Enter is tried again at the next event", Loading, 0, effects(Wake{10 * s}), []step{
+		{"a refused Enter is tried again at the next event", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{10 * s, Tick{}, effects(enter(Profiling))},
 			{11 * s, EnterRefused{}, nil},
 			{12 * s, Tick{}, effects(enter(Profiling))},
 		}},
-		{"a refused Enter does not stop the countdown", Loading, 0, effects(Wake{10 * s}), []step{
+		{"a refused Enter does not stop the countdown", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{10 * s, Tick{}, effects(enter(Profiling))},
 			{11 * s, LoadRequested{}, nil},
 			{12 * s, EnterRefused{}, effects(Wake{21 * s})},
 			{21 * s, Tick{}, effects(enter(Profiling))},
 		}},
-		{"the log's own change settles an Enter", Waiting, 0, nil, []step{
+		{"the log's own change settles an Enter", Waiting, false, 0, nil, []step{
 			{1 * s, PhaseCommitted{Loading}, effects(Wake{11 * s})},
 			{1 * s, PhaseCommitted{Loading}, effects(Wake{11 * s})},
 			{11 * s, Tick{}, effects(enter(Profiling))},
 		}},
-		{"a load during profiling goes back to loading", Profiling, 0, effects(Profile{}), []step{
+		{"a load during profiling goes back to loading", Profiling, false, 0, effects(Profile{}), []step{
 			{1 * s, ProfileProgress{6, 3}, nil},
 			{2 * s, LoadRequested{}, nil},
 			{2 * s, PhaseCommitted{Loading}, effects(Wake{12 * s})},
@@ -103,33 +104,44 @@ func TestMachine(t *testing.T) {
 			{15 * s, Tick{}, nil},
 			{16 * s, ProfileProgress{12, 12}, effects(enter(Serving))},
 		}},
-		{"no serving while a load is pending", Profiling, 0, effects(Profile{}), []step{
+		{"no serving while a load is pending", Profiling, false, 0, effects(Profile{}), []step{
 			{1 * s, LoadProgress{2, 1}, nil},
 			{2 * s, ProfileProgress{6, 6}, nil},
 			{3 * s, LoadProgress{2, 0}, effects(enter(Serving))},
 		}},
-		{"a new leader counts down in full on its own clock", Loading, 500 * s, effects(Wake{510 * s}), []step{
+		{"a new leader counts down in full on its own clock", Loading, false, 500 * s, effects(Wake{510 * s}), []step{
 			{509 * s, Tick{}, effects(Wake{510 * s})},
 			{510 * s, Tick{}, effects(enter(Profiling))},
 		}},
-		{"a new leader goes on with profiling", Profiling, 500 * s, effects(Profile{}), []step{
+		{"a new leader goes on with profiling", Profiling, false, 500 * s, effects(Profile{}), []step{
 			{501 * s, Tick{}, nil},
 			{501 * s, ProfileProgress{6, 4}, nil}, // four are in the log
 			{502 * s, ProfileProgress{6, 6}, effects(enter(Serving))},
 		}},
-		{"a new leader serves at once", Serving, 500 * s, effects(Serve{}), []step{
+		{"a new leader serves at once", Serving, true, 500 * s, effects(Serve{}), []step{
 			{501 * s, Tick{}, nil},
 			{502 * s, PhaseCommitted{Serving}, nil},
 			{503 * s, LoadRequested{}, nil}, // a late load
 		}},
-		{"reopened", Serving, 0, effects(Serve{}), []step{
+		{"reopened", Serving, true, 0, effects(Serve{}), []step{
 			{1 * s, PhaseCommitted{Loading}, effects(Wake{11 * s})},
 			{11 * s, Tick{}, effects(enter(Profiling))},
 			{11 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 			{12 * s, ProfileProgress{1, 1}, effects(enter(Serving))},
 			{12 * s, PhaseCommitted{Serving}, effects(Serve{})},
 		}},
-		{"all loads failed: nothing to profile", Loading, 0, effects(Wake{10 * s}), []step{
+		{"a new leader of a cluster that was reopened", Loading, true, 500 * s, effects(Serve{}, Wake{510 * s}), []step{
+			{505 * s, LoadRequested{}, effects(Wake{515 * s})},
+			{515 * s, Tick{}, effects(enter(Profiling))},
+			{515 * s, PhaseCommitted{Profiling}, effects(Profile{})},
+			{516 * s, ProfileProgress{1, 1}, effects(enter(Serving))},
+			{516 * s, PhaseCommitted{Serving}, effects(Serve{})},
+		}},
+		{"reopened and closed without a load", Waiting, true, 0, effects(Serve{}), []step{
+			{100 * s, Tick{}, nil},
+			{200 * s, PhaseCommitted{Serving}, effects(Serve{})},
+		}},
+		{"all loads failed: nothing to profile", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{1 * s, LoadProgress{1, 1}, nil},
 			{2 * s, LoadProgress{0, 0}, effects(Wake{12 * s})},
 			{12 * s, Tick{}, effects(enter(Profiling))},
@@ -137,7 +149,7 @@ func TestMachine(t *testing.T) {
 			{12 * s, ProfileProgress{0, 0}, effects(enter(Serving))},
 			{12 * s, PhaseCommitted{Serving}, effects(Serve{})},
 		}},
-		{"no worker: loads stay pending", Querying, 0, nil, []step{
+		{"no worker: loads stay pending", Querying, false, 0, nil, []step{
 			{0, WorkersQueried{}, effects(enter(Waiting))},
 			{0, PhaseCommitted{Waiting}, nil},
 			{1 * s, PhaseCommitted{Loading}, effects(Wake{11 * s})},
@@ -146,7 +158,7 @@ func TestMachine(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m, got := New(Options{}, test.phase, test.born)
+			m, got := New(Options{}, test.phase, test.serving, test.born)
 			if diff := cmp.Diff(test.begin, got); diff != "" {
 				t.Fatalf("New (-want +got):\n%s", diff)
 			}
@@ -161,7 +173,7 @@ func TestMachine(t *testing.T) {
 }
 
 func TestCountdown(t *testing.T) {
-	m, _ := New(Options{LoadIdle: 4 * s}, Waiting, 0)
+	m, _ := New(Options{LoadIdle: 4 * s}, Waiting, false, 0)
 	check := func(now Instant, left time.Duration, running bool) {
 		t.Helper()
 		if l, r := m.Countdown(now); l != left || r != running {
@@ -179,7 +191,7 @@ func TestCountdown(t *testing.T) {
 }
 
 func TestWaitingFor(t *testing.T) {
-	m, _ := New(Options{}, Querying, 0)
+	m, _ := New(Options{}, Querying, false, 0)
 	for _, step := range []struct {
 		event Event
 		want  string
@@ -192,7 +204,7 @@ func TestWaitingFor(t *testing.T) {
 		{LoadProgress{1, 1}, "1 load that is pending"},
 		{PhaseCommitted{Profiling}, "1 load that is pending"},
 		{LoadProgress{1, 0}, "the first report of the profiling"},
-		{ProfileProgress{6, 4}, "2 of 6 profiles"},
+		{ProfileProgress{6, 4}, "2 of 6 measurements"},
 		{PhaseCommitted{Serving}, ""},
 	} {
 		m.Step(step.event, 0)
@@ -231,7 +243,7 @@ type world struct {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{t: t, phase: Phase(rapid.IntRange(1, 5).Draw(t, "phase")), now: 1000 * s, quiet: 1000 * s}
-	m, first := New(Options{}, w.phase, w.now)
+	m, first := New(Options{}, w.phase, w.phase == Serving, w.now)
 	w.m = m
 	w.carryOut(first)
 	return w

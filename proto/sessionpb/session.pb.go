@@ -1322,8 +1322,11 @@ type LoadModel struct {
 	// When not empty, a source with another digest is refused.
 	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	// For the response.
-	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Name    string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// Declared for inputs with variable dimensions: a model that they don't fit is
+	// refused.
+	Largest       []*logpb.TensorShape `protobuf:"bytes,6,rep,name=largest,proto3" json:"largest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1391,6 +1394,13 @@ func (x *LoadModel) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *LoadModel) GetLargest() []*logpb.TensorShape {
+	if x != nil {
+		return x.Largest
+	}
+	return nil
 }
 
 type UnloadModel struct {
@@ -2023,13 +2033,14 @@ const file_session_proto_rawDesc = "" +
 	"\revict_weights\x18\r \x01(\v2\x1f.orrery.session.v1.EvictWeightsH\x00R\fevictWeights\x120\n" +
 	"\x05infer\x18\x0e \x01(\v2\x18.orrery.session.v1.InferH\x00R\x05infer\x126\n" +
 	"\aprofile\x18\x0f \x01(\v2\x1a.orrery.session.v1.ProfileH\x00R\aprofileB\x06\n" +
-	"\x04body\"\x81\x01\n" +
+	"\x04body\"\xb7\x01\n" +
 	"\tLoadModel\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06engine\x18\x02 \x01(\tR\x06engine\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\r\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x124\n" +
+	"\alargest\x18\x06 \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\"\r\n" +
 	"\vUnloadModel\"\r\n" +
 	"\vLoadWeights\"\x0e\n" +
 	"\fEvictWeights\"X\n" +
@@ -2173,22 +2184,23 @@ var file_session_proto_depIdxs = []int32{
 	18, // 22: orrery.session.v1.Action.evict_weights:type_name -> orrery.session.v1.EvictWeights
 	20, // 23: orrery.session.v1.Action.infer:type_name -> orrery.session.v1.Infer
 	21, // 24: orrery.session.v1.Action.profile:type_name -> orrery.session.v1.Profile
-	19, // 25: orrery.session.v1.Infer.items:type_name -> orrery.session.v1.BatchItem
-	29, // 26: orrery.session.v1.Profile.largest:type_name -> orrery.log.v1.TensorShape
-	0,  // 27: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
-	0,  // 28: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
-	22, // 29: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
-	28, // 30: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
-	30, // 31: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
-	3,  // 32: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
-	4,  // 33: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
-	8,  // 34: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
-	31, // 35: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
-	34, // [34:36] is the sub-list for method output_type
-	32, // [32:34] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	29, // 25: orrery.session.v1.LoadModel.largest:type_name -> orrery.log.v1.TensorShape
+	19, // 26: orrery.session.v1.Infer.items:type_name -> orrery.session.v1.BatchItem
+	29, // 27: orrery.session.v1.Profile.largest:type_name -> orrery.log.v1.TensorShape
+	0,  // 28: orrery.session.v1.ItemResult.code:type_name -> orrery.session.v1.ResultCode
+	0,  // 29: orrery.session.v1.Result.code:type_name -> orrery.session.v1.ResultCode
+	22, // 30: orrery.session.v1.Result.items:type_name -> orrery.session.v1.ItemResult
+	28, // 31: orrery.session.v1.Result.info:type_name -> orrery.log.v1.ModelInfo
+	30, // 32: orrery.session.v1.Result.profile:type_name -> orrery.log.v1.Profile
+	3,  // 33: orrery.session.v1.Session.Control:input_type -> orrery.session.v1.LeaderMessage
+	4,  // 34: orrery.session.v1.Session.Data:input_type -> orrery.session.v1.LeaderData
+	8,  // 35: orrery.session.v1.Session.Control:output_type -> orrery.session.v1.WorkerMessage
+	31, // 36: orrery.session.v1.Session.Data:output_type -> orrery.exchange.v1.DataFrame
+	35, // [35:37] is the sub-list for method output_type
+	33, // [33:35] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_session_proto_init() }

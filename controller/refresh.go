@@ -1,0 +1,161 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/scheduler"
+)
+
+// While the cluster serves, the scheduler's own sliding windows follow how long
+// batches take. A profile is what the next leader starts from: when it is no longer
+// true, it is written again.
+
+const (
+	// refreshSample is how many of the last runs of each number of rows are looked at,
+	// and refreshLeast how many there have to be.
+	refreshSample, refreshLeast = 128, 64
+	// refreshTolerance is how far the median may be from the profile's, as a share of
+	// that, before it counts as drifted.
+	refreshTolerance = 0.1
+)
+
+// ranKey is what runs are compared by.
+type ranKey struct {
+	model scheduler.ModelID
+	kind  string
+	rows  int
+}
+
+// ran are the last times that batches took. It belongs to the dispatcher.
+type ran map[ranKey]*sample
+
+// sample is a ring of the last times, in nanoseconds.
+type sample struct {
+	times []int64
+	next  int
+}
+
+func (s *sample) add(ns int64) {
+	if len(s.times) < refreshSample {
+		s.times = append(s.times, ns)
+		return
+	}
+	s.times[s.next] = ns
+	s.next = (s.next + 1) % refreshSample
+}
+
+func (r ran) note(k ranKey, took time.Duration) {
+	if took <= 0 || k.kind == "" {
+		return
+	}
+	s := r[k]
+	if s == nil {
+		s = &sample{}
+		r[k] = s
+	}
+	s.add(int64(took))
+}
+
+// refresher writes profiles again that have drifted.
+type refresher struct {
+	k *coordinator
+	// looked is when it was last looked; busy says that a look is under way.
+	looked time.Time
+	busy   bool
+}
+
+// step asks the dispatcher for what has run, now and then.
+func (f *refresher) step(s *fsm.State) {
+	interval := f.k.term.c.tunables.Load().ProfileRefresh
+	if !s.Serving() || interval <= 0 || f.busy || time.Since(f.looked) < interval || s.Cluster().GetVersion() < 4 {
+		return
+	}
+	f.looked, f.busy = time.Now(), true
+	d := f.k.term.dispatcher
+	d.mailbox.post(func() {
+		all := d.ran
+		d.ran = ran{}
+		f.k.mailbox.post(func() { f.k.term.c.options.Replica.Read(func(s *fsm.State) { f.compare(s, all) }) })
+	})
+}
+
+// compare commits the profiles that have drifted, in one entry. What the dispatcher
+// has run since the last look decides.
+func (f *refresher) compare(s *fsm.State, all ran) {
+	f.busy = false
+	var profiles []*logpb.Profile
+	for key, times := range byProfile(s, all) {
+		before := s.Profile(key.proto())
+		if before == nil {
+			continue
+		}
+		if now := drifted(before, times); now != nil {
+			now.DriftedUnixNs = time.Now().UnixNano()
+			profiles = append(profiles, now)
+		}
+	}
+	if len(profiles) == 0 {
+		return
+	}
+	for _, p := range profiles {
+		f.k.log.Info("a profile has drifted and is written again", "digest", p.Key.Digest, "device_kind", p.Key.DeviceKind)
+	}
+	f.busy = true
+	f.k.commit(&logpb.Command{Body: &logpb.Command_PutProfiles{PutProfiles: &logpb.PutProfiles{Profiles: profiles}}}, func(r *logpb.Result) {
+		f.busy = false
+		if err := refused(r); r != nil && err != nil {
+			f.k.log.Error("profiles were refused", "error", err)
+		}
+	})
+}
+
+// byProfile joins what models with one profile have run, by rows.
+func byProfile(s *fsm.State, all ran) map[profileKey]map[uint32][]int64 {
+	joined := map[profileKey]map[uint32][]int64{}
+	for k, sample := range all {
+		m := s.Model(uint64(k.model))
+		if m.GetInfo() == nil {
+			continue
+		}
+		key := profileKeyOf(m, k.kind)
+		if joined[key] == nil {
+			joined[key] = map[uint32][]int64{}
+		}
+		joined[key][uint32(k.rows)] = append(joined[key][uint32(k.rows)], sample.times...)
+	}
+	return joined
+}
+
+// drifted is a profile with the times of those rows that differ now; nil if none
+// does. Batches between two numbers of rows are not looked at.
+func drifted(before *logpb.Profile, times map[uint32][]int64) *logpb.Profile {
+	now := &logpb.Profile{Key: before.Key, Worker: before.Worker, Device: before.Device, MeasuredUnixNs: before.MeasuredUnixNs}
+	for _, e := range before.Execution {
+		runs := times[e.Rows]
+		if len(runs) < refreshLeast {
+			continue
+		}
+		slices.Sort(runs)
+		p50, p99 := runs[(len(runs)-1)/2], runs[(len(runs)*99+99)/100-1]
+		if off := float64(p50-e.P50Ns) / float64(e.P50Ns); off > refreshTolerance || off < -refreshTolerance {
+			now.Execution = append(now.Execution, &logpb.RowsTime{Rows: e.Rows, P50Ns: p50, P99Ns: p99, Runs: uint32(len(runs)), Outliers: outliers(runs, p50)})
+		}
+	}
+	if len(now.Execution) == 0 {
+		return nil
+	}
+	return merged(before, now)
+}
+
+// outliers are runs of more than three times the median, as workers count them.
+func outliers(runs []int64, p50 int64) (n uint32) {
+	for _, t := range runs {
+		if t > 3*p50 {
+			n++
+		}
+	}
+	return n
+}

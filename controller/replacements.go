@@ -1,0 +1,129 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/scheduler"
+)
+
+// A replacement is loaded and measured like any model. When it can be served, its
+// weights are fetched onto as many devices as those of the present version are on;
+// then one log entry has it take over. The replaced version answers what it has, and
+// is unloaded.
+
+const (
+	// warmPatience is how long the switch waits for weights to be fetched: the devices
+	// may have no room for both versions.
+	warmPatience = 10 * time.Second
+	// retireQuiet is how long a replaced version must have had nothing to do, and
+	// retirePatience how long it may take at most. Entries may send it requests until
+	// they have heard of the switch.
+	retireQuiet    = time.Second
+	retirePatience = time.Minute
+)
+
+// replacements is where a leader is with them.
+type replacements struct {
+	k *coordinator
+	// warming is since when the weights of a replacement are fetched; retiring is
+	// since when a replaced version was seen to be quiet, and retired since when it is
+	// replaced.
+	warming, quiet, retired map[uint64]time.Time
+	committing              bool
+}
+
+func newReplacements(k *coordinator) replacements {
+	return replacements{k: k, warming: map[uint64]time.Time{}, quiet: map[uint64]time.Time{}, retired: map[uint64]time.Time{}}
+}
+
+// step takes each replacement as far as it can be taken.
+func (r *replacements) step(s *fsm.State) {
+	if !s.Serving() || r.committing {
+		return
+	}
+	for _, m := range s.Models() {
+		switch {
+		case m.Replaces != 0 && !obstacleTo(s, m, r.k.workers()).exists() && r.warm(s, m):
+			r.commit(&logpb.Command{Body: &logpb.Command_ReplaceModel{ReplaceModel: &logpb.ReplaceModel{ModelId: m.Id}}})
+			r.k.log.Info("a model takes over from the version before", "model", m.Name, "version", m.Version)
+			return
+		case m.Retiring && r.over(m):
+			r.commit(&logpb.Command{Body: &logpb.Command_UnloadModel{UnloadModel: &logpb.UnloadModel{Name: m.Name, Version: m.Version}}})
+			r.k.log.Info("a replaced version has nothing left to do and is unloaded", "model", m.Name, "version", m.Version)
+			return
+		}
+	}
+}
+
+func (r *replacements) commit(c *logpb.Command) {
+	r.committing = true
+	r.k.commit(c, func(*logpb.Result) { r.committing = false })
+}
+
+// warm says whether the weights are on as many devices as those of the version that
+// is replaced, and has them fetched. Whom nobody asks for needs no warmth.
+func (r *replacements) warm(s *fsm.State, m *logpb.Model) bool {
+	wanted := max(1, r.devices(m.Replaces))
+	since, begun := r.warming[m.Id]
+	if !begun {
+		r.warming[m.Id] = time.Now()
+		d := r.k.term.dispatcher
+		e := scheduler.Prefetch{Model: scheduler.ModelID(m.Id), Devices: wanted}
+		d.mailbox.post(func() { d.event(e) })
+		return false
+	}
+	if r.devices(m.Id) < min(wanted, r.usable(s, m)) && time.Since(since) < warmPatience {
+		return false
+	}
+	delete(r.warming, m.Id)
+	return true
+}
+
+// devices is how many devices have a model's weights.
+func (r *replacements) devices(id uint64) (n int) {
+	for _, w := range r.k.connections {
+		if w.session == nil {
+			continue
+		}
+		for _, models := range w.session.vitals().resident {
+			if slices.Contains(models, id) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// usable is how many devices may have a model's weights.
+func (r *replacements) usable(s *fsm.State, m *logpb.Model) (n int) {
+	for _, kind := range kindsOf(s, m) {
+		n += len(r.k.profiler.places(s, m, kind))
+	}
+	return n
+}
+
+// over says whether a replaced version can be unloaded.
+func (r *replacements) over(m *logpb.Model) bool {
+	if _, seen := r.retired[m.Id]; !seen {
+		r.retired[m.Id] = time.Now()
+	}
+	d, id := r.k.term.dispatcher, m.Id
+	d.mailbox.post(func() {
+		waiting := d.waiting(scheduler.ModelID(id))
+		r.k.mailbox.post(func() {
+			if _, known := r.quiet[id]; waiting || !known {
+				r.quiet[id] = time.Now()
+			}
+		})
+	})
+	quiet, known := r.quiet[id]
+	if known && time.Since(quiet) >= retireQuiet || time.Since(r.retired[id]) >= retirePatience {
+		delete(r.retired, id)
+		delete(r.quiet, id)
+		return true
+	}
+	return false
+}

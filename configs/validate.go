@@ -83,6 +83,7 @@ func (w *Worker) Validate() error {
 	}
 	k.batchRows(w.Engines.GoMLX.BatchRows)
 	within(&k, "engines.emulated.jitter", w.Engines.Emulated.Jitter, 0, 1)
+	within(&k, "engines.emulated.slowdown", w.Engines.Emulated.Slowdown, 0.001, 1000)
 	within(&k, "engines.emulated.failure_rate", w.Engines.Emulated.FailureRate, 0, 1)
 	k.labels(w.Labels)
 	if !(w.Speed > 0) || math.IsInf(w.Speed, 0) {

@@ -78,6 +78,8 @@ type GoMLX struct {
 type Emulated struct {
 	// Jitter is the share of a profiled time by which an execution may be off, from 0 to 1.
 	Jitter float64 `yaml:"jitter"`
+	// Slowdown is how many times longer everything on a device takes than its profile says, from 0.001 to 1000.
+	Slowdown float64 `yaml:"slowdown"`
 	// FailureRate is the share of executions that fail, from 0 to 1.
 	FailureRate float64 `yaml:"failure_rate"`
 	// AllowCommands lets requests command the engine to be slow, to fail or to end the process, and tables have models that
@@ -96,7 +98,7 @@ func DefaultWorker() Worker {
 			Gossip:  "127.0.0.1:7947",
 		},
 		HostMemory:      4 * GiB,
-		Engines:         Engines{GoMLX: GoMLX{BatchRows: []int{1, 2, 4, 8, 16}}},
+		Engines:         Engines{GoMLX: GoMLX{BatchRows: []int{1, 2, 4, 8, 16}}, Emulated: Emulated{Slowdown: 1}},
 		Speed:           1,
 		Log:             defaultLog(),
 		ShutdownTimeout: 2 * time.Second,

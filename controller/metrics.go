@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/orrery-project/orrery/fsm"
@@ -20,6 +22,10 @@ func (c *Controller) Metrics() *prometheus.Registry {
 	gauge("startup_phase", "0 querying, 1 waiting, 2 loading, 3 profiling, 4 serving.", func() (phase float64) {
 		c.options.Replica.Read(func(s *fsm.State) { phase = float64(s.Phase()) })
 		return phase
+	})
+	gauge("serving", "1 when serving has begun, also while the startup is reopened.", func() (serving float64) {
+		c.options.Replica.Read(func(s *fsm.State) { serving = truth(s.Serving()) })
+		return serving
 	})
 	gauge("held_requests", "Requests that came in here and are unanswered.", func() float64 { count, _ := c.entry.held(); return float64(count) })
 	gauge("held_bytes", "Bytes of the requests that came in here and are unanswered.", func() float64 { _, bytes := c.entry.held(); return float64(bytes) })
@@ -74,14 +80,27 @@ type stateCollector struct{ c *Controller }
 
 var workersDesc = prometheus.NewDesc("orrery_workers", "Registered workers by state; only the leader knows who is away or quarantined.", []string{"state"}, nil)
 
+var deviceDesc = prometheus.NewDesc("orrery_device_slowness",
+	"How long a device takes over how long the one took on which the profiles of their kind were measured, by a few runs.", []string{"worker", "device"}, nil)
+
 // Describe implements prometheus.Collector.
-func (stateCollector) Describe(out chan<- *prometheus.Desc) { out <- workersDesc }
+func (stateCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- workersDesc
+	out <- deviceDesc
+}
 
 // Collect implements prometheus.Collector.
 func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 	for state, n := range s.c.workerStates() {
 		out <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, n, state)
 	}
+	s.c.options.Replica.Read(func(state *fsm.State) {
+		for _, w := range state.Workers() {
+			for _, check := range w.Checks {
+				out <- prometheus.MustNewConstMetric(deviceDesc, prometheus.GaugeValue, check.Ratio, w.Name, strconv.Itoa(int(check.Device)))
+			}
+		}
+	})
 }
 
 // workerStates counts the registered workers by what they do.

@@ -90,7 +90,7 @@ func obstacleTo(s *fsm.State, m *logpb.Model, live liveWorkers) obstacle {
 		return obstacle{errs.NoRoom, fmt.Sprintf("its weights, %s, fit into the weights cache of no device that may run it", size(m.Info.WeightsBytes)),
 			"give a worker that holds it a larger weights_cache"}
 	case !slices.ContainsFunc(takesWork, func(w *logpb.Worker) bool { return profiledOn(s, w, m) }):
-		return obstacle{errs.NotProfiled, "its times have not been measured yet", "wait until the cluster serves; `orrery cluster status` shows how far it is"}
+		return obstacle{errs.NotProfiled, "its times have not been measured yet", "wait; `orrery startup status` shows how far it is"}
 	}
 	return obstacle{}
 }

@@ -69,28 +69,30 @@ type need struct {
 	key   profileKey
 	model *logpb.Model // one that needs it
 	rows  []uint32     // ascending
+	waits bool         // for the phase: see waitsForPhase
 }
 
-// needs are what all models need that may be measured now, in order of the models'
-// ids. Models of one source share their profiles.
+// needs are what all models need, in order of the models' ids. Models of one source
+// share their profiles.
 func (p *profiler) needs(s *fsm.State) []*need {
 	var all []*need
 	byKey := map[profileKey]*need{}
 	for _, m := range s.Models() {
-		if m.Info == nil || m.Blame != "" || m.Retiring || waitsForPhase(s, m) {
+		if m.Info == nil || m.Blame != "" || m.Retiring {
 			continue
 		}
 		for _, kind := range kindsOf(s, m) {
 			key := profileKeyOf(m, kind)
 			n := byKey[key]
 			if n == nil {
-				n = &need{key: key, model: m}
+				n = &need{key: key, model: m, waits: true}
 				byKey[key] = n
 				all = append(all, n)
 			}
 			if rows := profileRows(m); len(rows) > len(n.rows) {
 				n.rows = rows // of one source, so the longer has all of the shorter
 			}
+			n.waits = n.waits && waitsForPhase(s, m)
 		}
 	}
 	return all
@@ -160,7 +162,7 @@ func (p *profiler) step(s *fsm.State) {
 			p.done++
 			continue
 		}
-		if p.enabled && !p.inHand[n.key] {
+		if p.enabled && !n.waits && !p.inHand[n.key] {
 			p.start(s, n, lack)
 		}
 	}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -59,6 +60,15 @@ func (r ran) note(k ranKey, took time.Duration) {
 	s.add(int64(took))
 }
 
+// clone is for others than the dispatcher.
+func (r ran) clone() ran {
+	c := ran{}
+	for k, s := range r {
+		c[k] = &sample{times: slices.Clone(s.times)}
+	}
+	return c
+}
+
 // refresher writes profiles again that have drifted.
 type refresher struct {
 	k *coordinator
@@ -74,16 +84,19 @@ func (f *refresher) step(s *fsm.State) {
 		return
 	}
 	f.looked, f.busy = time.Now(), true
+	wanted := map[scheduler.ModelID]bool{}
+	for _, m := range s.Models() {
+		wanted[scheduler.ModelID(m.Id)] = true
+	}
 	d := f.k.term.dispatcher
 	d.mailbox.post(func() {
-		all := d.ran
-		d.ran = ran{}
+		maps.DeleteFunc(d.ran, func(k ranKey, _ *sample) bool { return !wanted[k.model] })
+		all := d.ran.clone()
 		f.k.mailbox.post(func() { f.k.term.c.options.Replica.Read(func(s *fsm.State) { f.compare(s, all) }) })
 	})
 }
 
-// compare commits the profiles that have drifted, in one entry. What the dispatcher
-// has run since the last look decides.
+// compare commits the profiles that have drifted, in one entry.
 func (f *refresher) compare(s *fsm.State, all ran) {
 	f.busy = false
 	var profiles []*logpb.Profile

@@ -28,15 +28,22 @@ const (
 // replacements is where a leader is with them.
 type replacements struct {
 	k *coordinator
-	// warming is since when the weights of a replacement are fetched; retiring is
-	// since when a replaced version was seen to be quiet, and retired since when it is
-	// replaced.
-	warming, quiet, retired map[uint64]time.Time
-	committing              bool
+	// warming is since when the weights of a replacement are fetched.
+	warming map[uint64]time.Time
+	// retired are the versions that were replaced.
+	retired    map[uint64]*retired
+	committing bool
+}
+
+// retired is a version that was replaced.
+type retired struct {
+	// since is when this leader saw that first, quiet since when it has had nothing to
+	// do, and asked when the dispatcher was last asked for that.
+	since, quiet, asked time.Time
 }
 
 func newReplacements(k *coordinator) replacements {
-	return replacements{k: k, warming: map[uint64]time.Time{}, quiet: map[uint64]time.Time{}, retired: map[uint64]time.Time{}}
+	return replacements{k: k, warming: map[uint64]time.Time{}, retired: map[uint64]*retired{}}
 }
 
 // step takes each replacement as far as it can be taken.
@@ -107,23 +114,23 @@ func (r *replacements) usable(s *fsm.State, m *logpb.Model) (n int) {
 
 // over says whether a replaced version can be unloaded.
 func (r *replacements) over(m *logpb.Model) bool {
-	if _, seen := r.retired[m.Id]; !seen {
-		r.retired[m.Id] = time.Now()
+	old := r.retired[m.Id]
+	if old == nil {
+		old = &retired{since: time.Now(), quiet: time.Now()}
+		r.retired[m.Id] = old
 	}
-	d, id := r.k.term.dispatcher, m.Id
-	d.mailbox.post(func() {
-		waiting := d.waiting(scheduler.ModelID(id))
-		r.k.mailbox.post(func() {
-			if _, known := r.quiet[id]; waiting || !known {
-				r.quiet[id] = time.Now()
+	if time.Since(old.quiet) >= retireQuiet || time.Since(old.since) >= retirePatience {
+		delete(r.retired, m.Id)
+		return true
+	}
+	if time.Since(old.asked) >= coordinatorTick {
+		old.asked = time.Now()
+		d := r.k.term.dispatcher
+		d.mailbox.post(func() {
+			if d.waiting(scheduler.ModelID(m.Id)) {
+				r.k.mailbox.post(func() { old.quiet = time.Now() })
 			}
 		})
-	})
-	quiet, known := r.quiet[id]
-	if known && time.Since(quiet) >= retireQuiet || time.Since(r.retired[id]) >= retirePatience {
-		delete(r.retired, id)
-		delete(r.quiet, id)
-		return true
 	}
 	return false
 }

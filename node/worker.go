@@ -168,7 +168,7 @@ func newEngines(config *configs.Worker, crash func()) ([]engine.Engine, error) {
 		"emulated": func() (engine.Engine, error) {
 			e := config.Engines.Emulated
 			return emulated.New(emulated.Options{
-				Jitter: e.Jitter, FailureRate: e.FailureRate, AllowCommands: e.AllowCommands, Seed: e.Seed,
+				Jitter: e.Jitter, Slowdown: e.Slowdown, FailureRate: e.FailureRate, AllowCommands: e.AllowCommands, Seed: e.Seed,
 				Crash: crash,
 			})
 		},

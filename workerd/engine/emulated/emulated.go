@@ -62,6 +62,8 @@ var ErrEmulatedFailure = errors.New("emulated failure")
 const (
 	// crashCode is the exit code of a crash on command: EX_SOFTWARE.
 	crashCode = 70
+	// maxSlowdown keeps times inside their type.
+	maxSlowdown = 1000
 	// maxTableBytes bounds a table of profiles.
 	maxTableBytes = 16 << 20
 )
@@ -72,6 +74,9 @@ type Options struct {
 	// Jitter is the share, from 0 to 1, by which execution times vary at most
 	// to either side; they are distributed uniformly.
 	Jitter float64
+	// Slowdown is how many times longer everything on a device takes than its profile
+	// says, above 0: a device may be slower than its kind. By default 1.
+	Slowdown float64
 	// FailureRate is the share of the runs that fail, from 0 to 1.
 	FailureRate float64
 	// AllowCommands lets requests command the engine by their parameters, and
@@ -97,6 +102,12 @@ func New(options Options) (*Engine, error) {
 	}
 	if !(options.FailureRate >= 0 && options.FailureRate <= 1) {
 		return nil, fmt.Errorf("emulated engine: failure rate is %v; give a share from 0 to 1", options.FailureRate)
+	}
+	if options.Slowdown == 0 {
+		options.Slowdown = 1
+	}
+	if !(options.Slowdown > 0 && options.Slowdown <= maxSlowdown) {
+		return nil, fmt.Errorf("emulated engine: slowdown is %v; give a number above 0, at most %d", options.Slowdown, maxSlowdown)
 	}
 	if options.Crash == nil {
 		options.Crash = func() { os.Exit(crashCode) }
@@ -177,7 +188,7 @@ func (m *model) Info() engine.Info {
 
 // LoadWeights takes the time of the profile, whatever the device.
 func (m *model) LoadWeights(ctx context.Context, device int) (engine.Weights, error) {
-	if err := wait(ctx, m.profile.loadTime); err != nil {
+	if err := wait(ctx, m.options.slowed(m.profile.loadTime)); err != nil {
 		return nil, err
 	}
 	if err := m.crashes.reached(crashOnWeights, m.profile); err != nil {
@@ -261,7 +272,12 @@ func (w *weights) check(batch engine.Batch) error {
 func (w *weights) draw(rows int) (duration time.Duration, failed bool) {
 	deviation := w.options.Jitter * (2*w.random.Float64() - 1)
 	failed = w.random.Float64() < w.options.FailureRate
-	return time.Duration(float64(w.profile.executionTime(rows)) * (1 + deviation)), failed
+	return time.Duration(float64(w.options.slowed(w.profile.executionTime(rows))) * (1 + deviation)), failed
+}
+
+// slowed is what a time of the profile is on this engine's devices.
+func (o *Options) slowed(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * o.Slowdown)
 }
 
 func (w *weights) output(batch engine.Batch) tensor.Tensor {

@@ -263,6 +263,20 @@ func times(t *testing.T, m engine.Model, device, n int) []time.Duration {
 	return took
 }
 
+func TestASlowDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := load(t, Options{Slowdown: 2.5}, directory(t, "p.csv", table), "p.csv#full")
+		if took := times(t, m, 0, 3); slices.Min(took) != ms(5) || slices.Max(took) != ms(5) {
+			t.Errorf("runs of 2 ms took %v", took)
+		}
+	})
+	for _, wrong := range []float64{-1, math.NaN(), math.Inf(1)} {
+		if _, err := New(Options{Slowdown: wrong}); err == nil {
+			t.Errorf("a slowdown of %v is no error", wrong)
+		}
+	}
+}
+
 func TestJitterIsBoundedAndRepeatable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := directory(t, "p.csv", table)

@@ -23,6 +23,9 @@ type startupDriver struct {
 	// enters counts the changes of phase that were asked for; entering is the
 	// one of them whose commit the machine waits for, 0 when it waits for none.
 	enters, entering int
+	// shown is the last status, as of shownAt. It is never modified.
+	shown   *controlpb.StartupStatus
+	shownAt time.Time
 }
 
 func newStartupDriver(k *coordinator, s *fsm.State) *startupDriver {
@@ -126,8 +129,17 @@ func pendingLoads(s *fsm.State) int {
 	return pending
 }
 
-// status is the startup as users see it.
+// status is the startup as users see it. With a thousand models it takes ten
+// milliseconds to gather, so those who watch share one for a moment.
 func (d *startupDriver) status(s *fsm.State) *controlpb.StartupStatus {
+	if d.shown != nil && d.shown.Phase == s.Phase() && time.Since(d.shownAt) < showInterval {
+		return d.shown
+	}
+	d.shown, d.shownAt = d.gather(s), time.Now()
+	return d.shown
+}
+
+func (d *startupDriver) gather(s *fsm.State) *controlpb.StartupStatus {
 	status := startupStatus(s, &d.k.profiler)
 	status.WaitingFor, status.LoadIdleNs = d.machine.WaitingFor(), int64(d.k.term.c.tunables.Load().LoadIdle)
 	if readyWorkers(s) == 0 && !s.Serving() {

@@ -128,7 +128,7 @@ func (p *profiler) yardstick(s *fsm.State, record *logpb.Worker, d *logpb.Device
 			continue
 		}
 		profile := s.Profile(profileKeyOf(m, d.Kind).proto())
-		if profile.GetWorker() == "" || profile.Worker == record.Name && profile.Device == d.Index || profile.DriftedUnixNs != 0 {
+		if profile == nil || profile.Worker == record.Name && profile.Device == d.Index || profile.DriftedUnixNs != 0 {
 			continue
 		}
 		last := profile.Execution[len(profile.Execution)-1]

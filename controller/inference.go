@@ -77,7 +77,7 @@ func (s *inferenceService) ModelMetadata(ctx context.Context, r *inferencepb.Mod
 	s.c.options.Replica.Read(func(state *fsm.State) {
 		model = state.Resolve(r.Name, r.Version)
 		for _, m := range state.Models() {
-			if m.Name == r.Name {
+			if m.Name == r.Name && !m.Retiring {
 				versions = append(versions, m.Version)
 			}
 		}

@@ -176,7 +176,8 @@ type place struct {
 	device *logpb.Device
 }
 
-// places are the devices of a kind that hold the model and can be used now.
+// places are the devices of a kind that hold the model and can be used now, those of
+// the workers with the least to do first.
 func (p *profiler) places(s *fsm.State, m *logpb.Model, kind string) (places []place) {
 	for _, h := range s.Holdings(m.Id) {
 		c := p.k.connections[h.Worker]
@@ -190,6 +191,7 @@ func (p *profiler) places(s *fsm.State, m *logpb.Model, kind string) (places []p
 			}
 		}
 	}
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.worker.session.outstanding(), b.worker.session.outstanding()) })
 	return places
 }
 

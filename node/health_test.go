@@ -122,7 +122,8 @@ func TestAWorkerThatFailsWhatOthersCanDoIsQuarantined(t *testing.T) {
 		})
 		before := c.done("w1") + c.results("w1", sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED)
 		time.Sleep(3 * time.Second)
-		if n := c.done("w1") + c.results("w1", sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED) - before; n > 2 {
+		// It may have been given 10 ms of work already, at 1.6 ms a run.
+		if n := c.done("w1") + c.results("w1", sessionpb.ResultCode_RESULT_CODE_ENGINE_FAILED) - before; n > 8 {
 			t.Errorf("%d actions in quarantine", n)
 		}
 		load.end()

@@ -17,7 +17,7 @@ type executor struct {
 	real  func(ns int64) time.Duration // how long the clock takes for so much
 	// answer sends the result of a job, or the error that it ended with. Called with the lock held.
 	answer func(j *job, r *sessionpb.Result, err error)
-	began  func(j *job) // is told of what starts; may be nil. Called with the lock held.
+	began  func(j *job) // is told of what starts, but not of what goes on; may be nil. Called with the lock held.
 	slots  int
 	limit  int // of jobs that wait
 
@@ -84,7 +84,7 @@ func (e *executor) dispatch(work context.Context, running *sync.WaitGroup) time.
 		}
 		j.started = now
 		e.running = append(e.running, j)
-		if e.began != nil {
+		if e.began != nil && j.measurement == nil {
 			e.began(j)
 		}
 		running.Go(func() { e.execute(work, j) })

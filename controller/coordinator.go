@@ -149,9 +149,9 @@ func (k *coordinator) reconcile(s *fsm.State) {
 	k.commitVerdicts(s)
 	k.profiler.step(s)
 	k.refresher.step(s)
-	k.replacing.step(s)
 	k.startup.step(s)
 	k.feed.step(s)
+	k.replacing.step(s) // it asks for weights of what feed has told of
 	k.showWorkers()
 }
 

@@ -55,7 +55,8 @@ func (r *replacements) step(s *fsm.State) {
 		switch {
 		case m.Replaces != 0 && !obstacleTo(s, m, r.k.workers()).exists() && r.warm(s, m):
 			r.commit(&logpb.Command{Body: &logpb.Command_ReplaceModel{ReplaceModel: &logpb.ReplaceModel{ModelId: m.Id}}})
-			r.k.log.Info("a model takes over from the version before", "model", m.Name, "version", m.Version)
+			r.k.log.Info("a model takes over from the version before", "model", m.Name, "version", m.Version,
+				"devices_with_weights", r.devices(m.Id), "before", r.devices(m.Replaces))
 			return
 		case m.Retiring && r.over(m):
 			r.commit(&logpb.Command{Body: &logpb.Command_UnloadModel{UnloadModel: &logpb.UnloadModel{Name: m.Name, Version: m.Version}}})

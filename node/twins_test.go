@@ -96,11 +96,15 @@ func TestAWorkerThatWasSupersededDoesNothing(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		load.end()
 		load.expectNoFault()
+		// The leader looks at other addresses every 30s at the latest.
+		c.eventually(35*time.Second, "an operator sees the second one", func() error {
+			if w := c.worker(leader, "w1"); !strings.Contains(w.Live.Twin, "w1:8020") {
+				return fmt.Errorf("%q", w.Live.Twin)
+			}
+			return nil
+		})
 		if n := c.done("w1") - before; n > 0 {
 			t.Errorf("the superseded one did %d actions", n)
-		}
-		if w := c.worker(leader, "w1"); !strings.Contains(w.Live.Twin, "w1:8020") {
-			t.Errorf("an operator sees %q", w.Live.Twin)
 		}
 	})
 }

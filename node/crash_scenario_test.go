@@ -88,12 +88,13 @@ func (c *cluster) rehearse(early bool) *rehearsal {
 	r.began = time.Now()
 	r.buffered = c.startTrafficFor("alpha", 20, 30*time.Second, survivors(r.leader)...)
 	for i, model := range crashModels {
-		r.loads = append(r.loads, &loadCall{model: model})
+		call := &loadCall{model: model}
+		r.loads = append(r.loads, call)
 		r.wait.Go(func() {
 			if !early {
 				time.Sleep(askedAfter)
 			}
-			r.loads[i].run(c, i)
+			call.run(c, i)
 		})
 	}
 	return r

@@ -47,7 +47,14 @@ var moments = []moment{
 	},
 	{
 		"querying to loading", logpb.Phase_PHASE_LOADING, true,
-		func(r *rehearsal, calm course) time.Time { return r.began.Add(calm.phases[logpb.Phase_PHASE_LOADING]) }, around,
+		// Loads that arrive just then put the change of phase off: it comes sooner or later.
+		func(r *rehearsal, _ course) time.Time { return r.began },
+		func(i int, _ course) time.Duration {
+			if i < crashes/2 {
+				return time.Duration(i) * 4 * time.Millisecond
+			}
+			return time.Duration(i-crashes/2+2) * 20 * time.Millisecond
+		},
 	},
 	{
 		"waiting to loading", logpb.Phase_PHASE_LOADING, false,
@@ -179,7 +186,7 @@ func (m moment) test(t *testing.T, calm course, want endState) {
 		return
 	}
 	t.Cleanup(func() { // when all have ended
-		if others := knew["one other"] + knew["all"]; knew["nobody"] < 3 || others < 1 || knew["the leader alone"]+others < 3 {
+		if others := knew["one other"] + knew["all"]; knew["nobody"] < 2 || others < 1 || knew["the leader alone"]+others < 3 {
 			t.Errorf("the leaders did not die around the commit: when they did, of it knew %v", knew)
 		}
 	})

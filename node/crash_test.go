@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -150,6 +151,12 @@ func checkEndState(t *testing.T, s endState) {
 	// kinds of their workers.
 	if len(s.Models) != len(crashModels) || len(s.Workers) != 3 || loaded != 4*3+1 || failed != 3 || profiles != 4*2+1 {
 		t.Fatalf("%d loaded, %d failed, %d profiles: %+v", loaded, failed, profiles, s)
+	}
+	// The times are those of the table: in virtual time nothing comes on top.
+	const ms = int64(time.Millisecond)
+	measured := s.Models[slices.IndexFunc(s.Models, func(m modelState) bool { return m.Name == "beta" })].Profiles[0]
+	if want := []rowsState{{1, 3 * ms}, {2, 4 * ms}}; measured.WeightsLoadP50Ns != 2*ms || !slices.Equal(measured.Execution, want) {
+		t.Errorf("beta was measured as %+v", measured)
 	}
 }
 

@@ -89,7 +89,6 @@ func TestLeaderKilledDuringStartup(t *testing.T) {
 	}
 	for _, m := range lastMoments {
 		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
 			r := newStartupRun(t, devcluster.Options{})
 			m.until(r)
 			d := r.killLeader()
@@ -102,8 +101,8 @@ func TestLeaderKilledDuringStartup(t *testing.T) {
 			r.expect(want, d)
 		})
 	}
-	t.Run("Querying", func(t *testing.T) { t.Parallel(); killedWhileQuerying(t, want) })
-	t.Run("ClientsReset", func(t *testing.T) { t.Parallel(); resetDuringStartup(t, want) })
+	t.Run("Querying", func(t *testing.T) { killedWhileQuerying(t, want) })
+	t.Run("ClientsReset", func(t *testing.T) { resetDuringStartup(t, want) })
 }
 
 // killedWhileQuerying has the controllers found their cluster anew, and kills

@@ -2,12 +2,13 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/orrery-project/orrery/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/orrery-project/orrery/configs"
 	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/internal/errs"
@@ -185,33 +186,30 @@ type loadCall struct {
 	refused int
 }
 
-// run asks all controllers in turn, beginning with another one for each i. A
-// refusal for want of a leader is an answer, too; then the client asks again.
+// run asks all controllers in turn, beginning with another one for each i, as our
+// client does: with one id. That there is no leader is an answer, too; then the
+// client asks again.
 func (l *loadCall) run(c *cluster, i int) {
-	var addresses []string
-	for j := range controllerNames {
-		addresses = append(addresses, controllerNames[(i+j)%len(controllerNames)]+":8010")
-	}
-	cl, err := client.New(client.Options{Control: addresses, Inference: addresses, Dial: c.net.Host("client").Dial})
-	if err != nil {
-		l.err = err
-		return
-	}
-	defer cl.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for {
-		var models []*controlpb.ModelStatus
-		models, l.err = cl.LoadModel(ctx, l.model)
-		l.at = time.Now()
-		if l.err == nil {
-			l.answer = models[0]
+	var controls []controlpb.ControlClient
+	for _, name := range controllerNames {
+		controls = append(controls, c.control(name))
+	}
+	request := &controlpb.LoadModelRequest{RequestId: "load-of-" + l.model.Name, Model: l.model}
+	for began := time.Now(); ; i++ {
+		request.RequestedAgoNs = int64(time.Since(began))
+		answer, err := controls[i%len(controls)].LoadModel(ctx, request)
+		l.at, l.err = time.Now(), err
+		switch {
+		case err == nil:
+			l.answer = answer.Models[0]
+			return
+		case reasonOf(err).Reason == errs.NoLeader:
+			l.refused++
+		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
 			return
 		}
-		if !errors.Is(l.err, errs.NoLeader) || ctx.Err() != nil {
-			return
-		}
-		l.refused++
 		time.Sleep(100 * time.Millisecond)
 	}
 }

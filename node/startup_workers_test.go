@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
@@ -102,5 +103,36 @@ func TestAWorkerThatDiesWhileItMeasuresIsReplaced(t *testing.T) {
 		c.mustLoad(leader, "resnet152", resnet152)
 		c.killMeasuring(leader, "resnet152")
 		c.expectResNet152(leader, 1)
+	})
+}
+
+// The only worker has begun to load a model that wants one copy, when another
+// one joins, which has nothing to do.
+func TestACopyIsLoadedOnceWhileWorkersJoin(t *testing.T) {
+	inTunedBubble(t, 0, quick, func(t *testing.T, c *cluster) {
+		c.slowTable(2 * time.Second)
+		leader := c.leader(controllerNames...)
+		load := make(chan error, 1)
+		var copies []*controlpb.Copy
+		go func() {
+			r, err := c.control(follower(leader, controllerNames...)).LoadModel(context.Background(),
+				&controlpb.LoadModelRequest{Model: &logpb.LoadModel{Name: "slow", Source: "table.csv#slow", Copies: 1}})
+			if err == nil {
+				copies = r.Models[0].Copies
+			}
+			load <- err
+		}()
+		c.startWorker("w1")
+		c.registered(leader, 1)
+		time.Sleep(time.Second)
+		c.startWorker("w2")
+		c.registered(leader, 2)
+		if err := <-load; err != nil || len(copies) != 1 || copies[0].Worker != "w1" || copies[0].Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED {
+			t.Errorf("the load was answered by %v, %v", copies, err)
+		}
+		c.expectServed(map[string]string{"slow": ""}, controllerNames...)
+		if n := len(c.loadsAt("w1")) + len(c.loadsAt("w2")); n != 1 {
+			t.Errorf("one copy was loaded %d times", n)
+		}
 	})
 }

@@ -118,7 +118,8 @@ func (w way) propose(ctx context.Context, cmd *logpb.Command) (*logpb.Result, er
 	return answer.GetResult(), err
 }
 
-// refused turns a refusal of the state machine into an error.
+// refused turns a refusal of the state machine into an error. No result, because
+// nothing was committed, is no refusal.
 func refused(r *logpb.Result) error {
 	reasons := map[logpb.Reason]errs.Reason{
 		logpb.Reason_REASON_TOO_OLD:             errs.TooOld,
@@ -131,7 +132,7 @@ func refused(r *logpb.Result) error {
 		logpb.Reason_REASON_ALREADY_INITIALISED: errs.Precondition,
 		logpb.Reason_REASON_VERSION:             errs.Precondition,
 	}
-	if r.Reason == logpb.Reason_REASON_NONE {
+	if r.GetReason() == logpb.Reason_REASON_NONE {
 		return nil
 	}
 	reason, ok := reasons[r.Reason]

@@ -142,10 +142,24 @@ func (k *coordinator) choose(s *fsm.State) (updates []*logpb.HoldingUpdate) {
 		}
 		return w.session.outstanding(), true
 	})
+	for name, r := range all {
+		r.begun = k.connections[name].begun()
+	}
 	for _, m := range k.plan.missing {
 		for _, w := range all.place(s, m) {
 			updates = append(updates, &logpb.HoldingUpdate{Holding: &logpb.Holding{ModelId: m.Id, Worker: w.Name, Incarnation: w.Incarnation}})
 		}
 	}
 	return updates
+}
+
+// begun are the models that a worker loads or has loaded.
+func (w *connection) begun() map[uint64]bool {
+	begun := map[uint64]bool{}
+	for id, h := range w.held {
+		if h.loading || h.loaded() {
+			begun[id] = true
+		}
+	}
+	return begun
 }

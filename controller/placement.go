@@ -20,6 +20,9 @@ type room struct {
 	copies int
 	// queued are the actions that wait or run there.
 	queued int
+	// begun are models that it loads, or has, without having been chosen: when it
+	// began there was nobody to choose from.
+	begun map[uint64]bool
 }
 
 // rooms are the workers that a leader can use now.
@@ -50,9 +53,9 @@ func (r *room) take(m *logpb.Model) {
 }
 
 // place chooses workers for the copies of a model that are missing, and counts
-// them as theirs. Those come first that have fewest copies for their speed and
-// devices, then those with the least in hand, then those with the most memory
-// left. Workers that would be nearly full come after all others, and those in
+// them as theirs. Those come first that have begun to load it, then those that
+// have fewest copies for their speed and devices, then those with the least in
+// hand, then those with the most memory left. Workers that would be nearly full come after all others, and those in
 // which it does not seem to fit last: they may know better, and if not, their
 // refusal is what the operator has to see. There may be fewer than are missing.
 func (all rooms) place(s *fsm.State, m *logpb.Model) (chosen []*logpb.Worker) {
@@ -64,6 +67,7 @@ func (all rooms) place(s *fsm.State, m *logpb.Model) (chosen []*logpb.Worker) {
 	}
 	slices.SortStableFunc(candidates, func(a, b *room) int {
 		return cmp.Or(
+			cmp.Compare(a.beginning(m), b.beginning(m)),
 			cmp.Compare(a.tightness(m), b.tightness(m)),
 			cmp.Compare(a.load(), b.load()),
 			cmp.Compare(a.queued, b.queued),
@@ -74,6 +78,14 @@ func (all rooms) place(s *fsm.State, m *logpb.Model) (chosen []*logpb.Worker) {
 		chosen = append(chosen, r.worker)
 	}
 	return chosen
+}
+
+// beginning is 0 when the worker has begun to load the model, else 1.
+func (r *room) beginning(m *logpb.Model) int {
+	if r.begun[m.Id] {
+		return 0
+	}
+	return 1
 }
 
 // fits says whether the model's host memory and weights have room. Of a model

@@ -19,6 +19,8 @@ type pool struct {
 	replica *fsm.Replica
 	index   uint64
 	models  uint64
+	// begun are the models that workers are loading without having been chosen.
+	begun map[string]map[uint64]bool
 }
 
 func newPool(t *testing.T) *pool {
@@ -78,6 +80,9 @@ func (p *pool) place(queued map[string]int, unusable ...string) map[uint64][]str
 		all := newRooms(s, func(name string) (int, bool) {
 			return queued[name], name != "scout" && !slices.Contains(unusable, name)
 		})
+		for name, r := range all {
+			r.begun = p.begun[name]
+		}
 		for _, m := range s.Models() {
 			for _, w := range all.place(s, m) {
 				chosen[m.Id] = append(chosen[m.Id], w.Name)
@@ -176,6 +181,18 @@ func TestPlacement(t *testing.T) {
 		p.want(1, 1)
 		if got := p.place(map[string]int{"a": 7})[1]; !slices.Equal(got, []string{"b"}) {
 			t.Errorf("on %v", got)
+		}
+	})
+	t.Run("where it is being loaded", func(t *testing.T) {
+		p := start(t)
+		p.worker("a", 10_000, 1, 1)
+		p.worker("b", 10_000, 1, 1)
+		p.begun = map[string]map[uint64]bool{"b": {1: true, 2: true}}
+		for range 3 {
+			p.want(10, 1)
+		}
+		if got := p.place(map[string]int{"b": 7}); got[1][0] != "b" || got[2][0] != "b" || got[3][0] != "a" {
+			t.Errorf("%v; b has begun to load two of them", got)
 		}
 	})
 	t.Run("not on those that can't be used", func(t *testing.T) {

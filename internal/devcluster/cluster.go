@@ -98,6 +98,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		}
 		c.temporary, c.options.Dir = dir, dir
 	}
+	fresh := c.missingData()
 	for attempt := 1; ; attempt++ {
 		err := c.start(ctx)
 		if err == nil {
@@ -108,8 +109,25 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		if !clash || attempt == attempts {
 			return nil, errors.Join(err, stopped, c.removeDir())
 		}
+		// Controllers may have founded a cluster at the ports that are given up.
+		for _, dir := range fresh {
+			if err := os.RemoveAll(dir); err != nil {
+				return nil, errors.Join(err, stopped, c.removeDir())
+			}
+		}
 		fmt.Fprintf(c.options.Log, "a port was taken meanwhile; starting again with others\n")
 	}
+}
+
+// missingData are the controllers' data folders that are not there yet.
+func (c *Cluster) missingData() (missing []string) {
+	for i := range c.options.Controllers {
+		dir := dataDir(c.options, fmt.Sprintf("c%d", i+1))
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			missing = append(missing, dir)
+		}
+	}
+	return missing
 }
 
 // memoryDir is a folder in memory, or the system's default for temporary ones.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -130,6 +131,10 @@ func TestStartChoosesOtherPortsAfterAClash(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "c2", "clash"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	older := filepath.Join(dir, "c3", "data", "older")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(older), 0o755), os.WriteFile(older, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	binary, _ := os.Executable()
 	var log bytes.Buffer
 	c, err := Start(t.Context(), Options{Binary: binary, ModelDir: dir, Dir: dir, Log: &log})
@@ -139,6 +144,15 @@ func TestStartChoosesOtherPortsAfterAClash(t *testing.T) {
 	defer c.Stop()
 	if !strings.Contains(log.String(), "port was taken") {
 		t.Errorf("log: %s", log.String())
+	}
+	// A cluster that was founded at the ports that were given up would never have a
+	// leader at the others.
+	founded, err := os.ReadFile(filepath.Join(dir, "c1", "data", "founded"))
+	if want := c.Controller("c1").Addresses["raft"] + "\n"; err != nil || string(founded) != want {
+		t.Errorf("the data of c1 is that of %q, and its address is %q (%v)", founded, want, err)
+	}
+	if _, err := os.Stat(older); err != nil {
+		t.Errorf("data that was there before is gone: %v", err)
 	}
 }
 

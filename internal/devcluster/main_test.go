@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -40,6 +41,7 @@ func act(kind Kind, config string) int {
 	marker := filepath.Join(filepath.Dir(config), "clash")
 	if _, err := os.Stat(marker); err == nil {
 		_ = os.Remove(marker)
+		awaitFile(filepath.Join(filepath.Dir(config), "..", "c1", "data", "founded"))
 		fmt.Println("listen: address already in use")
 		return 1
 	}
@@ -68,6 +70,9 @@ func serve(kind Kind, config string) (address configs.Address, err error) {
 			return "", err
 		}
 		address = c.Listen.Control
+		if err := found(c); err != nil {
+			return "", err
+		}
 		controlpb.RegisterControlServer(server, fakeControl{replicas: len(c.Cluster.Controllers)})
 	} else {
 		w, err := configs.LoadWorker(config, nil)
@@ -82,6 +87,29 @@ func serve(kind Kind, config string) (address configs.Address, err error) {
 	}
 	go server.Serve(l)
 	return address, nil
+}
+
+// found leaves in a controller's data what ties it to its address.
+func found(c *configs.Controller) error {
+	if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(c.DataDir, "founded"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintln(f, c.Listen.Raft)
+	return err
+}
+
+// awaitFile waits until a file is there, but not for ever.
+func awaitFile(path string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+	}
 }
 
 type fakeControl struct {

@@ -191,7 +191,9 @@ func (p *profiler) places(s *fsm.State, m *logpb.Model, kind string) (places []p
 			}
 		}
 	}
-	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.worker.session.outstanding(), b.worker.session.outstanding()) })
+	slices.SortStableFunc(places, func(a, b place) int {
+		return cmp.Compare(a.worker.session.outstanding(), b.worker.session.outstanding())
+	})
 	return places
 }
 

@@ -40,13 +40,10 @@ func newStartupDriver(k *coordinator, s *fsm.State) *startupDriver {
 func machinePhase(p logpb.Phase) startup.Phase { return startup.Phase(p) + startup.Querying }
 func logPhase(p startup.Phase) logpb.Phase     { return logpb.Phase(p - startup.Querying) }
 
-// step tells the machine what has changed.
+// step tells the machine what has changed. The profiler has counted over the same
+// state.
 func (d *startupDriver) step(s *fsm.State) {
-	if phase := machinePhase(s.Phase()); phase != d.machine.Phase() {
-		d.k.log.Info("startup", "phase", phase)
-		d.entering = 0
-		d.event(s, startup.PhaseCommitted{Phase: phase})
-	}
+	d.lookAtPhase(s)
 	if !d.queried && d.asked(s) {
 		d.queried = true
 		d.event(s, startup.WorkersQueried{})
@@ -61,6 +58,15 @@ func (d *startupDriver) step(s *fsm.State) {
 	}
 	d.event(s, startup.ProfileProgress{Wanted: d.k.profiler.wanted, Done: d.k.profiler.done})
 	d.event(s, startup.Tick{})
+}
+
+// lookAtPhase tells the machine when the log has changed the phase.
+func (d *startupDriver) lookAtPhase(s *fsm.State) {
+	if phase := machinePhase(s.Phase()); phase != d.machine.Phase() {
+		d.k.log.Info("startup", "phase", phase)
+		d.entering = 0
+		d.event(s, startup.PhaseCommitted{Phase: phase})
+	}
 }
 
 func (d *startupDriver) event(s *fsm.State, e startup.Event) {
@@ -95,7 +101,7 @@ func (d *startupDriver) enter(s *fsm.State, e startup.Enter) {
 		committed := r != nil && r.Reason == logpb.Reason_REASON_NONE
 		d.k.term.c.options.Replica.Read(func(s *fsm.State) {
 			if committed {
-				d.step(s)
+				d.lookAtPhase(s)
 			}
 			if d.entering != id {
 				return // the machine has seen the new phase

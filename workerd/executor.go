@@ -109,7 +109,7 @@ func (e *executor) execute(work context.Context, j *job) {
 	case unfinished:
 		j.earliest, j.latest, j.started = next.at, never, 0
 		if j.dropped {
-			j.earliest = 0
+			j.earliest = e.clock()
 		}
 		e.queue.push(j)
 	default:
@@ -129,8 +129,9 @@ func (e *executor) cancel(unwanted func(*job) bool) []*job {
 func (e *executor) drop(s *session) {
 	for _, j := range e.cancel(func(j *job) bool { return j.from == origin(s) }) {
 		if j.measurement != nil {
-			j.dropped, j.earliest = true, 0
+			j.dropped, j.earliest = true, e.clock()
 			e.queue.push(j)
+			e.poke()
 		}
 	}
 	for _, j := range e.running {

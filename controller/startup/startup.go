@@ -123,8 +123,9 @@ type Machine struct {
 	// quietSince is when the countdown began last.
 	quietSince Instant
 	pending    int
-	// progress of this phase of profiling; profiles is nil until the first
-	// report, so that "nothing known" is not taken for "nothing to do".
+	// profiles is the progress of this phase of profiling; nil until the first
+	// report since it began, and since the last pending load settled, so that
+	// "nothing known" is not taken for "nothing to do".
 	profiles *ProfileProgress
 }
 
@@ -159,6 +160,7 @@ func (m *Machine) Step(event Event, now Instant) []Effect {
 	case LoadProgress:
 		if m.pending > 0 && e.Pending == 0 {
 			m.quietSince = now
+			m.profiles = nil // what was reported before knows nothing of what was loaded now
 		}
 		m.pending = e.Pending
 	case ProfileProgress:

@@ -107,7 +107,9 @@ func TestMachine(t *testing.T) {
 		{"no serving while a load is pending", Profiling, false, 0, effects(Profile{}), []step{
 			{1 * s, LoadProgress{2, 1}, nil},
 			{2 * s, ProfileProgress{6, 6}, nil},
-			{3 * s, LoadProgress{2, 0}, effects(enter(Serving))},
+			{3 * s, LoadProgress{2, 0}, nil}, // what it has loaded may have to be measured
+			{3 * s, ProfileProgress{8, 6}, nil},
+			{4 * s, ProfileProgress{8, 8}, effects(enter(Serving))},
 		}},
 		{"a new leader counts down in full on its own clock", Loading, false, 500 * s, effects(Wake{510 * s}), []step{
 			{509 * s, Tick{}, effects(Wake{510 * s})},
@@ -309,6 +311,7 @@ func (w *world) progress(pending int) {
 	if w.pending > 0 || pending > 0 {
 		w.quiet = w.now
 	}
+	w.done = w.done && (w.pending == 0 || pending > 0)
 	w.pending = pending
 	w.step(LoadProgress{Models: 1, Pending: pending})
 }

@@ -81,7 +81,7 @@ func profileSummary(w io.Writer, models []*controlpb.ModelStatus, g glyphs) {
 // notMeasured is why a model has no profile.
 func notMeasured(m *controlpb.ModelStatus) string {
 	if m.Reason != "" {
-		return obstacleText(m)
+		return stateText(m)
 	}
 	return "not measured yet"
 }
@@ -208,7 +208,7 @@ func rowsTable(w io.Writer, m *controlpb.ModelStatus, p *logpb.Profile, g glyphs
 	for _, n := range rows {
 		e := times[n]
 		if e == nil {
-			t.row(strconv.Itoa(int(n)), "not measured yet")
+			t.row(strconv.Itoa(int(n)), "not measured yet", "", "", "", "")
 			continue
 		}
 		t.row(strconv.Itoa(int(n)), g.short(time.Duration(e.P50Ns)), g.short(time.Duration(e.P99Ns)),

@@ -163,6 +163,6 @@ func reopenText(s *controlpb.StartupStatus, shut bool) string {
 	if s.LoadIdleNs > 0 {
 		idle = time.Duration(s.LoadIdleNs).String()
 	}
-	return fmt.Sprintf("loads are accepted until none has come for %s, counted from the first; serving goes on\n"+
+	return fmt.Sprintf("loads are accepted again, until none has come for %s after the last one; serving goes on\n"+
 		"`orrery startup status --watch` shows how it goes on, `orrery startup close` ends it while no load has come", idle)
 }

@@ -17,7 +17,7 @@ const (
 	// defaultWidth is used there too.
 	defaultWidth = 80
 	// longestName of a model is shown in full.
-	longestName = 30
+	longestName = 24
 	// widestBar is enough; narrow terminals get shorter ones.
 	widestBar = 20
 )
@@ -55,11 +55,7 @@ func phaseLine(s *controlpb.StartupStatus) string {
 		}
 		names = append(names, name)
 	}
-	line := strings.Join(names, " > ")
-	if reopened(s) {
-		line += "   (reopened: serving goes on)"
-	}
-	return line
+	return strings.Join(names, " > ")
 }
 
 // reopened says whether a cluster that serves goes through the phases once more.
@@ -80,7 +76,7 @@ func nextText(s *controlpb.StartupStatus) string {
 	case s.WaitingFor == "":
 		return "the next phase, any moment"
 	case s.Phase == logpb.Phase_PHASE_LOADING && idle > 0:
-		return fmt.Sprintf("waits for %s; profiling begins %v after the last one", s.WaitingFor, idle)
+		return fmt.Sprintf("waits for %s, then %v for more", s.WaitingFor, idle)
 	}
 	return "waits for " + s.WaitingFor
 }
@@ -89,9 +85,11 @@ func nextText(s *controlpb.StartupStatus) string {
 func loadsText(s *controlpb.StartupStatus) string {
 	switch {
 	case !s.AdmitsLoads:
-		return "refused while the cluster serves; `orrery startup reopen` has it accept them"
+		return "refused while it serves; `orrery startup reopen` has it accept them"
 	case s.Phase == logpb.Phase_PHASE_SERVING:
 		return "accepted at any time (late_loads=admit)"
+	case reopened(s):
+		return "accepted: the startup was reopened, and serving goes on"
 	case s.Phase == logpb.Phase_PHASE_PROFILING:
 		return "accepted; one that comes now is loaded before profiling goes on"
 	}
@@ -182,7 +180,8 @@ func modelLines(models []*controlpb.ModelProgress, l look) []string {
 		name, version = max(name, len(m.Name)), max(version, len(m.Version))
 	}
 	name = min(name, longestName, max(l.width/3, len("MODEL")))
-	bar := min(widestBar, max(l.width-name-version-45, 5))
+	const text = 39 // the longest but for failures, and the spaces between
+	bar := min(widestBar, max(l.width-name-version-text, 5))
 	lines := []string{padded("MODEL", name) + "  " + padded("VERSION", version) + "  PROGRESS"}
 	for _, m := range shown {
 		lines = append(lines, l.name(m.Name, name)+"  "+padded(m.Version, version)+"  "+modelBar(m, bar, l.glyphs))
@@ -205,16 +204,20 @@ func modelBar(m *controlpb.ModelProgress, width int, g glyphs) string {
 
 func modelText(m *controlpb.ModelProgress) string {
 	if m.Copies == 0 {
-		return "waits for a worker that may hold it"
+		return "waits for a worker"
 	}
 	text := withFailed(fmt.Sprintf("%d/%d loaded", m.Loaded, m.Copies), m.Failed)
-	if m.Pending == 0 && m.ProfilesWanted > 0 {
-		text += withFailed(fmt.Sprintf(", %d/%d profiled", m.ProfilesDone, m.ProfilesWanted), m.ProfilesFailed)
+	if m.Pending > 0 || m.ProfilesWanted == 0 {
+		return text
 	}
+	profiled := withFailed(fmt.Sprintf("%d/%d profiled", m.ProfilesDone, m.ProfilesWanted), m.ProfilesFailed)
 	if m.Profiling {
-		text += ", measuring"
+		profiled += ", measuring"
 	}
-	return text
+	if m.Failed > 0 {
+		return profiled + ", " + text
+	}
+	return profiled
 }
 
 // restText sums up the models that are not shown.
@@ -230,13 +233,13 @@ func restText(rest []*controlpb.ModelProgress) string {
 	}{
 		{stageActive, "under way"},
 		{stageFailed, "with failures"},
-		{stageLoading, "to be loaded"},
-		{stageProfiling, "to be profiled"},
+		{stageLoading, "to load"},
+		{stageProfiling, "to profile"},
 		{stageFinished, "finished"},
 	} {
 		if n := number[of.stage]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, of.text))
 		}
 	}
-	return fmt.Sprintf("and %s more: %s", plural(len(rest), "model"), strings.Join(parts, ", "))
+	return fmt.Sprintf("and %d more: %s", len(rest), strings.Join(parts, ", "))
 }

@@ -125,10 +125,23 @@ func (q *query) load(ctx context.Context, wanted *logpb.LoadModel) error {
 	if err != nil {
 		return err
 	}
-	if err := q.show(&controlpb.LoadModelResponse{Models: models}, func(w io.Writer) { copiesTable(w, models) }); err != nil {
+	if err := q.show(&controlpb.LoadModelResponse{Models: models}, func(w io.Writer) {
+		copiesTable(w, models)
+		roomNotes(w, models)
+	}); err != nil {
 		return err
 	}
 	return failures(models)
+}
+
+// roomNotes tells of models that are in host memory, and fit on no device: their
+// copies show nothing of it.
+func roomNotes(w io.Writer, models []*controlpb.ModelStatus) {
+	for _, m := range models {
+		if errs.Reason(m.Code) == errs.NoRoom {
+			fmt.Fprintf(w, "\n%s can't be served: %s\n", m.Model.GetName(), obstacleText(m))
+		}
+	}
 }
 
 func (q *query) loadModel(ctx context.Context, wanted *logpb.LoadModel) ([]*controlpb.ModelStatus, error) {

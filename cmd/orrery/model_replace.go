@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -169,9 +170,9 @@ func (r *replacement) await(ctx context.Context) error {
 		answer, err := r.ListModels(ctx, &controlpb.ListModelsRequest{Name: m.GetName(), Version: m.GetVersion()})
 		switch {
 		case ctx.Err() != nil:
-			return fmt.Errorf("version %s of %s has not taken over yet (%s); %s goes on serving until it does, "+
+			return fmt.Errorf("version %s of %s has not taken over yet: %s; %s goes on serving until it does, "+
 				"`orrery model status %s` shows it, and `orrery model unload %s --model-version %s` calls it off",
-				m.GetVersion(), m.GetName(), stateText(r.now), r.before, m.GetName(), m.GetName(), m.GetVersion())
+				m.GetVersion(), m.GetName(), r.waitsFor(), r.before, m.GetName(), m.GetName(), m.GetVersion())
 		case err != nil && !errors.Is(err, errs.UnknownModel):
 			return err
 		case len(answer.GetModels()) != 1 || answer.Models[0].Model.GetId() != m.GetId():
@@ -184,7 +185,7 @@ func (r *replacement) await(ctx context.Context) error {
 		if why := r.hopeless(); why != "" {
 			return r.giveUp(why)
 		}
-		r.shown.say(r.step())
+		r.shown.say("version " + m.GetVersion() + ": " + r.waitsFor())
 		select {
 		case <-ctx.Done():
 		case <-time.After(replacePoll):
@@ -192,13 +193,9 @@ func (r *replacement) await(ctx context.Context) error {
 	}
 }
 
-// step says what the new version waits for.
-func (r *replacement) step() string {
-	version := "version " + r.now.Model.GetVersion()
-	if r.now.Reason != "" {
-		return version + ": " + r.now.Reason
-	}
-	return version + ": measured, its weights are fetched before it takes over"
+// waitsFor is why the new version has not taken over yet.
+func (r *replacement) waitsFor() string {
+	return cmp.Or(r.now.Reason, "it is measured, and its weights are fetched")
 }
 
 // hopeless is why the new version can't take over unless somebody does something.

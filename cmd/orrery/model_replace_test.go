@@ -46,7 +46,7 @@ func TestModelReplace(t *testing.T) {
 		{
 			"it takes over", []*controlpb.ModelStatus{newer(1, "NOT_PROFILED", loaded, loaded), newer(1, "NOT_PROFILED", loaded, loaded), newer(1, "", loaded, loaded), newer(0, "", loaded, loaded)},
 			"", 0, "76706fb58815  w2      loaded  -     -\n\nversion 2 of fashion-mlp has taken the place of version 1, which ends what it has and is then unloaded\n",
-			"version 2: measured, its weights are fetched",
+			"version 2: it is measured, and its weights are fetched",
 		},
 		{
 			"one copy fails", []*controlpb.ModelStatus{newer(1, "", loaded, failed), newer(0, "", loaded, failed)},
@@ -67,7 +67,7 @@ func TestModelReplace(t *testing.T) {
 		},
 		{
 			"it takes too long", []*controlpb.ModelStatus{newer(1, "NO_WORKER", loaded)},
-			"--timeout 3s", statusFailed, "", "orrery: version 2 of fashion-mlp has not taken over yet (NO_WORKER: no_worker); version 1 goes on serving until it does",
+			"--timeout 3s", statusFailed, "", "orrery: version 2 of fashion-mlp has not taken over yet: no_worker; version 1 goes on serving until it does",
 		},
 		{
 			"it is unloaded meanwhile", []*controlpb.ModelStatus{newer(1, "", loaded), {Model: &logpb.Model{Id: 8, Name: "fashion-mlp", Version: "2"}}},

@@ -120,6 +120,19 @@ func TestModelLoad(t *testing.T) {
 	}
 }
 
+// That a model fits on no device is told at once, though all copies are loaded.
+func TestModelLoadThatHasNoRoom(t *testing.T) {
+	n := testnet.New()
+	f := answers()
+	f.models[0].Copies = f.models[0].Copies[:1]
+	f.models[0].Code, f.models[0].Reason, f.models[0].Advice = "NO_ROOM", "its weights fit nowhere", "give a worker a larger weights_cache"
+	f.start(t, n)
+	o := execute(t, n, environ, "model", "load", "fashion-mlp", "--source", "m.onnx")
+	if want := "\nfashion-mlp can't be served: NO_ROOM: its weights fit nowhere; give a worker a larger weights_cache\n"; o.status != 0 || !strings.HasSuffix(o.out, want) {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestProgress(t *testing.T) {
 	var got strings.Builder
 	p := newProgress(&got)

@@ -46,8 +46,9 @@ type profiler struct {
 	failed map[profileKey]int
 	// notBefore is when a measurement that was put off may be tried again.
 	notBefore map[profileKey]time.Time
-	// inHand is being measured, or measured and being committed.
-	inHand map[profileKey]bool
+	// inHand are the models that are being measured, or measured and being committed,
+	// by the key of what comes of it.
+	inHand map[profileKey]uint64
 	// stalled wait for room on their device.
 	stalled []*measuring
 	// measured waits to be committed.
@@ -60,7 +61,7 @@ type profiler struct {
 
 func newProfiler(k *coordinator) profiler {
 	return profiler{
-		k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]bool{}, checks: newChecks(),
+		k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]uint64{}, checks: newChecks(),
 	}
 }
 
@@ -121,10 +122,10 @@ func kindsOf(s *fsm.State, m *logpb.Model) (kinds []string) {
 	return kinds
 }
 
-// measurable says whether a device runs the model by the engine of the model's
-// version: profiles of different versions are different.
+// measurable says whether a device has room for the model, and runs it by the engine
+// of the model's version: profiles of different versions are different.
 func measurable(w *logpb.Worker, d *logpb.Device, m *logpb.Model) bool {
-	return slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info)
+	return slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info) && m.Info.WeightsBytes <= uint64(d.Pages)*d.PageBytes
 }
 
 func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
@@ -162,7 +163,7 @@ func (p *profiler) step(s *fsm.State) {
 			p.done++
 			continue
 		}
-		if p.enabled && !n.waits && !p.inHand[n.key] {
+		if p.enabled && !n.waits && p.inHand[n.key] == 0 {
 			p.start(s, n, lack)
 		}
 	}
@@ -215,7 +216,7 @@ func (p *profiler) start(s *fsm.State, n *need, rows []uint32) {
 	if i < 0 {
 		return
 	}
-	p.inHand[n.key] = true
+	p.inHand[n.key] = n.model.Id
 	wanted := &sessionpb.Profile{Warmups: profileWarmups, Runs: profileRuns, BudgetNs: int64(profileBudget), Rows: rows}
 	if s.Profile(n.key.proto()) == nil {
 		wanted.WeightsLoads = profileWeightsLoads

@@ -190,7 +190,7 @@ func progress(s *fsm.State, p *profiler, m *logpb.Model) *controlpb.ModelProgres
 			out.ProfilesDone++
 		case p != nil && p.failed[key] >= profileAttempts:
 			out.ProfilesFailed++
-		case p != nil && p.inHand[key]:
+		case p != nil && p.inHand[key] == m.Id:
 			out.Profiling = true
 		}
 	}

@@ -280,6 +280,27 @@ func TestOneWorkerThatCannotLoadIsNotFatal(t *testing.T) {
 	})
 }
 
+// Nothing of a model can be measured whose weights are larger than any device: it is
+// refused with that as the reason, and nobody waits for it.
+func TestAModelThatFitsOnNoDeviceHoldsNothingUp(t *testing.T) {
+	inTunedBubble(t, 0, quick, func(t *testing.T, c *cluster) {
+		dir := c.table("small,10,1,2,3,4,6", "huge,900,1,2,3,4,6")
+		c.tuneWorker = func(w *configs.Worker) { w.ModelDir = dir }
+		c.startWorker("w1")
+		leader := c.leader(controllerNames...)
+		c.registered(leader, 1)
+		c.mustLoad(leader, "huge", "table.csv#huge")
+		c.mustLoad(leader, "small", "table.csv#small")
+		c.untilPhase(leader, logpb.Phase_PHASE_SERVING, time.Minute)
+		if err := ask(t.Context(), c.inference(leader), image("small", 1)); err != nil {
+			t.Error(err)
+		}
+		if e := reasonOf(ask(t.Context(), c.inference(leader), image("huge", 1))); e.Reason != errs.NoRoom {
+			t.Errorf("a request for what fits nowhere: %+v", e)
+		}
+	})
+}
+
 func TestALoadWaitsForAWorker(t *testing.T) {
 	inTunedBubble(t, 0, quick, func(t *testing.T, c *cluster) {
 		leader := c.leader(controllerNames...)

@@ -30,6 +30,8 @@ type device struct {
 	weights map[uint64]engine.Weights // of the models whose state is resident
 	moves   uint64                    // how often weights has changed, and 1: heartbeats say it only then
 	pace    map[paceKey]pace          // of what ran here
+	// inferred is when the last batch ended, 0 for none.
+	inferred int64
 	// measuring are the Profile actions that have begun.
 	measuring map[*measurement]bool
 }

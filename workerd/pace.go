@@ -30,6 +30,7 @@ func (d *device) note(model uint64, rows int, took int64) {
 		took = known.took + (took-known.took)/paceShare
 	}
 	d.pace[k] = pace{took, d.clock()}
+	d.inferred = d.clock()
 }
 
 // takes is about how long a batch will take, ns; 0 when nobody knows. The lock is held.

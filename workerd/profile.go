@@ -12,14 +12,17 @@ import (
 // sliceTime is about how long a slice of a measurement takes, if its runs are shorter.
 const sliceTime = 2 * time.Millisecond
 
+// idleAfter is how long after the last batch a device is nobody's.
+const idleAfter = time.Second
+
 // later is what a job returns that has done a slice of its work and wants to go on at an instant of the worker's clock.
 type later struct{ at int64 }
 
 func (later) Error() string { return "to be continued" }
 
 // profile carries out the next slice of a Profile action. Whatever else waits for the device goes before the slice after
-// it; the pause between them keeps to the share of the device's time that the leader allows. In the end it leaves the
-// device as it was.
+// it; while there are batches, a pause between the slices keeps to the share of the device's time that the leader allows.
+// In the end it leaves the device as it was.
 func (d *device) profile(ctx context.Context, j *job) (*sessionpb.Result, error) {
 	start := d.clock()
 	if j.measurement == nil {
@@ -32,17 +35,25 @@ func (d *device) profile(ctx context.Context, j *job) (*sessionpb.Result, error)
 	m := j.measurement
 	finished, err := m.slice(ctx)
 	if err == nil && !finished {
-		pause := int64(0)
-		if share := j.action.GetProfile().GetShare(); share > 0 && share < 1 {
-			pause = int64(float64(d.clock()-start) * (1/share - 1))
-		}
-		return nil, later{d.clock() + pause}
+		return nil, later{d.clock() + d.pauseAfter(start, j.action.GetProfile().GetShare())}
 	}
 	d.endProfile(m)
 	if err != nil {
 		return nil, err
 	}
 	return &sessionpb.Result{Profile: m.profile}, nil
+}
+
+// pauseAfter is how long the pause after a slice has to be that began at start. None is needed while nobody else uses the
+// device.
+func (d *device) pauseAfter(start int64, share float64) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.clock()
+	if share <= 0 || share >= 1 || d.inferred == 0 || now-d.inferred > int64(idleAfter) {
+		return 0
+	}
+	return int64(float64(now-start) * (1/share - 1))
 }
 
 // beginProfile borrows the weights from the cache, or takes pages for them.

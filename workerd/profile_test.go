@@ -216,6 +216,22 @@ func TestProfileSharesTheDevice(t *testing.T) {
 	})
 }
 
+// As long as nobody else uses the device there is nobody to leave time to.
+func TestProfileTakesAnIdleDeviceWhole(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].rows = []int{1}
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		start := time.Now()
+		l.expect(ok, profile(1, &sessionpb.Profile{Runs: 5, Share: 0.01}))
+		if took := time.Since(start); took > 60*ms {
+			t.Errorf("5 runs of 10ms on an idle device took %v", took)
+		}
+	})
+}
+
 // A leader goes, or the worker ends, while the measurement waits for its next
 // slice.
 func TestProfileThatIsInterruptedBetweenSlices(t *testing.T) {
@@ -224,7 +240,10 @@ func TestProfileThatIsInterruptedBetweenSlices(t *testing.T) {
 	}
 	inBubble(t, slow, func(t *testing.T, r *rig) {
 		l := r.lead(4, "s")
-		l.expect(ok, loadModel(1, "fake:a"))
+		l.hold(1, "fake:a")
+		l.payload("r", 1, 2)
+		l.expect(ok, infer(1, "r")) // so that there are pauses
+		l.expect(ok, evictWeights(1))
 		l.do(profile(1, &sessionpb.Profile{Runs: 1000, Share: 0.001}))
 		time.Sleep(50 * ms)
 		next := r.lead(5, "t")

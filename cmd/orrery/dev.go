@@ -117,7 +117,7 @@ The cluster is ready; Ctrl-C ends it. In another terminal:
 		fmt.Fprintln(a.out, "  "+line)
 	}
 	fmt.Fprintf(a.out, "\nThe cluster serves %s after the last load (--load-idle; a real one waits 10s). "+
-		"For more loads after that: orrery cluster set late_loads=admit\n", o.loadIdle)
+		"For more loads after that: orrery startup reopen\n", o.loadIdle)
 }
 
 // examples are commands that the cluster's engines and models make sense for.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,8 +56,14 @@ type outcome struct {
 // execute runs a command line against the network, if there is one.
 func execute(t *testing.T, n *testnet.Network, environ []string, args ...string) outcome {
 	t.Helper()
+	return executeOn(t, n, nil, environ, args...)
+}
+
+// executeOn is execute on a terminal of a size, if there is one.
+func executeOn(t *testing.T, n *testnet.Network, size func(io.Writer) (int, int, bool), environ []string, args ...string) outcome {
+	t.Helper()
 	var out, err bytes.Buffer
-	a := &app{out: &out, err: &err, environ: environ}
+	a := &app{out: &out, err: &err, environ: environ, size: size}
 	if n != nil {
 		a.dial = n.Host("operator").Dial
 	}
@@ -72,6 +79,16 @@ type fake struct {
 	workers []*controlpb.WorkerInfo
 	models  []*controlpb.ModelStatus
 	startup []*controlpb.StartupStatus
+	// now is what Startup answers.
+	now *controlpb.StartupStatus
+	// replacing answers a load that replaces; each list of models takes its next
+	// status, as long as there is one.
+	replacing []*controlpb.ModelStatus
+	// reopens are the calls of ReopenStartup, and refusal their result.
+	reopens []bool
+	refusal error
+	// loading is how long a load takes; only for tests in virtual time.
+	loading time.Duration
 	// scores are the output of every model.
 	scores []float32
 
@@ -149,8 +166,26 @@ func (f *fake) ResumeModel(_ context.Context, r *controlpb.ResumeModelRequest) (
 	return &controlpb.ResumeModelResponse{ModelIds: map[string][]uint64{"fashion-mlp": {1}}[r.Name]}, nil
 }
 
-func (f *fake) ListModels(context.Context, *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
-	return &controlpb.ListModelsResponse{Models: f.models}, nil
+func (f *fake) ListModels(_ context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	models := f.models
+	if f.loaded.GetReplace() {
+		if len(f.replacing) > 1 {
+			f.replacing = f.replacing[1:]
+		}
+		models = append(slices.Clone(models), f.replacing[0])
+	}
+	answer := &controlpb.ListModelsResponse{}
+	for _, m := range models {
+		if (r.Name == "" || r.Name == m.Model.Name) && (r.Version == "" || r.Version == m.Model.Version) {
+			answer.Models = append(answer.Models, m)
+		}
+	}
+	if r.Name != "" && len(answer.Models) == 0 {
+		return nil, grpcerr.Status(errs.New(errs.UnknownModel, "there is no model %q; `orrery model list` shows the models", r.Name))
+	}
+	return answer, nil
 }
 
 func (f *fake) UnloadModel(context.Context, *controlpb.UnloadModelRequest) (*controlpb.UnloadModelResponse, error) {
@@ -158,10 +193,30 @@ func (f *fake) UnloadModel(context.Context, *controlpb.UnloadModelRequest) (*con
 }
 
 func (f *fake) LoadModel(_ context.Context, r *controlpb.LoadModelRequest) (*controlpb.LoadModelResponse, error) {
+	time.Sleep(f.loading)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.loaded = r.Model
-	return &controlpb.LoadModelResponse{Models: f.models}, nil
+	if r.Model.Replace {
+		return &controlpb.LoadModelResponse{Models: f.replacing[:1]}, nil
+	}
+	return &controlpb.LoadModelResponse{Models: f.models[:1]}, nil
+}
+
+func (f *fake) Startup(context.Context, *controlpb.StartupRequest) (*controlpb.StartupStatus, error) {
+	return f.now, nil
+}
+
+func (f *fake) ReopenStartup(_ context.Context, r *controlpb.ReopenStartupRequest) (*controlpb.ReopenStartupResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reopens = append(f.reopens, r.Close)
+	if f.refusal != nil {
+		return nil, grpcerr.Status(f.refusal)
+	}
+	return &controlpb.ReopenStartupResponse{Status: &controlpb.StartupStatus{
+		Phase: logpb.Phase_PHASE_WAITING, CountdownNs: -1, Serving: true, LoadIdleNs: int64(10 * time.Second), AdmitsLoads: !r.Close,
+	}}, nil
 }
 
 func (f *fake) WatchStartup(_ *controlpb.StartupRequest, s controlpb.Control_WatchStartupServer) error {
@@ -218,7 +273,11 @@ func (f *fake) letGo() {
 // answers is a controller of a small cluster, not all of which is well.
 func answers() *fake {
 	ms := int64(time.Millisecond)
-	model := &logpb.Model{Id: 1, Name: "fashion-mlp", Version: "1", Source: "fashion-mlp.onnx", SloNs: 100 * ms, Info: &logpb.ModelInfo{Engine: "gomlx"}}
+	model := &logpb.Model{
+		Id: 1, Name: "fashion-mlp", Version: "1", Source: "fashion-mlp.onnx", SloNs: 100 * ms,
+		Largest: []*logpb.TensorShape{{Name: "image", Shape: []int64{28, 28}}},
+		Info:    &logpb.ModelInfo{Engine: "gomlx", Digest: "7ae6beedcc990000"},
+	}
 	return &fake{
 		scores: []float32{-1, 2.5, 0},
 		status: &controlpb.ClusterStatusResponse{
@@ -236,7 +295,7 @@ func answers() *fake {
 				Worker: &logpb.Worker{
 					Name: "w1", Incarnation: "A1", SessionAddress: "10.0.0.11:8020", Speed: 1.5, RegisteredUnixNs: 1_800_000_000_000_000_000,
 					Devices: []*logpb.Device{{Kind: "cpu"}}, Engines: []*logpb.Engine{{Name: "gomlx", Version: "0.27"}},
-					Labels: []*logpb.Label{{Key: "zone", Value: "a"}},
+					Labels: []*logpb.Label{{Key: "zone", Value: "a"}}, Checks: []*logpb.DeviceCheck{{Ratio: 1.52, Runs: 5}},
 				},
 				Live: &controlpb.WorkerLive{
 					Connected: true, LastHeartbeatAgoNs: 12 * ms, QueueLength: 3, FreePages: 30, Pages: 32, RoundTripNs: ms / 5, ClockOffsetNs: -90 * 60_000 * ms,
@@ -264,9 +323,28 @@ func answers() *fake {
 			},
 			Profiles: []*logpb.Profile{{
 				Key:       &logpb.ProfileKey{DeviceKind: "cpu"},
-				Execution: []*logpb.RowsTime{{Rows: 1, P50Ns: 81_000, P99Ns: 168_000, Runs: 30}, {Rows: 16, P50Ns: 5 * ms, P99Ns: 1500 * ms, Runs: 3}},
+				Execution: []*logpb.RowsTime{{Rows: 1, P50Ns: 81_000, P99Ns: 168_000, Runs: 30}, {Rows: 16, P50Ns: 5 * ms, P99Ns: 1500 * ms, Runs: 3, Outliers: 1}},
+				Worker:    "w1", MeasuredUnixNs: time.Now().Add(-200 * time.Second).UnixNano(), DriftedUnixNs: time.Now().Add(-90 * time.Second).UnixNano(),
+				WeightsLoadP50Ns: 2 * ms, WeightsLoadP99Ns: 3 * ms, OutputBytesPerRow: 40,
 			}},
+			ProfileRows: []uint32{1, 8, 16},
+			Checks: []*controlpb.DeviceRatio{
+				{Worker: "w2", Check: &logpb.DeviceCheck{Profile: &logpb.ProfileKey{DeviceKind: "cpu"}, Ratio: 1.02, Runs: 5}},
+				{Worker: "w2", Check: &logpb.DeviceCheck{Device: 1, Profile: &logpb.ProfileKey{DeviceKind: "cpu"}, Ratio: 1.52, Runs: 5}},
+				{Worker: "w3", Check: &logpb.DeviceCheck{Profile: &logpb.ProfileKey{DeviceKind: "gpu"}, Ratio: 9, Runs: 5}},
+			},
+		}, {
+			Model:  &logpb.Model{Id: 2, Name: "retiree", Version: "1", Retiring: true},
+			Reason: "another version has taken its place, and it only ends what it has", Advice: "ask without a version", Code: "UNKNOWN_MODEL",
+		}, {
+			Model:  &logpb.Model{Id: 3, Name: "retiree", Version: "2", Replaces: 9},
+			Reason: "its times have not been measured yet", Advice: "wait until the cluster serves", Code: "NOT_PROFILED",
+			Replacement: "it is to take the place of version 1, which serves until it can",
 		}},
+		now: &controlpb.StartupStatus{
+			Phase: logpb.Phase_PHASE_LOADING, CountdownNs: 7000 * ms, WaitingFor: "no new load request for 10s", Workers: 3, LoadIdleNs: 10_000 * ms, AdmitsLoads: true,
+			Models: []*controlpb.ModelProgress{{Name: "fashion-mlp", Version: "1", Copies: 2, Loaded: 1, Failed: 1, ProfilesWanted: 1}},
+		},
 		startup: []*controlpb.StartupStatus{
 			{Phase: logpb.Phase_PHASE_WAITING, WaitingFor: "the first load"},
 			{Phase: logpb.Phase_PHASE_LOADING, Models: []*controlpb.ModelProgress{{Name: "fashion-mlp", Copies: 2, Loaded: 1}}},

@@ -17,6 +17,6 @@ func main() {
 	// and ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], &app{
-		out: os.Stdout, err: os.Stderr, environ: os.Environ(), dial: rpc.DialTCP,
+		out: os.Stdout, err: os.Stderr, environ: os.Environ(), dial: rpc.DialTCP, size: terminalSize,
 	}))
 }

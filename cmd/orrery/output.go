@@ -21,16 +21,23 @@ func (q *query) show(answer proto.Message, table func(io.Writer)) error {
 		table(q.out)
 		return nil
 	}
+	return q.showJSON(answer, func(to *bytes.Buffer, text []byte) error { return json.Indent(to, text, "", "  ") })
+}
+
+// showLine prints one of many answers as JSON, on a line of its own.
+func (q *query) showLine(answer proto.Message) error { return q.showJSON(answer, json.Compact) }
+
+// showJSON lays the text out itself: protojson varies its spaces on purpose.
+func (q *query) showJSON(answer proto.Message, layOut func(*bytes.Buffer, []byte) error) error {
 	text, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(answer)
 	if err != nil {
 		return err
 	}
-	// protojson varies its spaces on purpose.
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, text, "", "  "); err != nil {
+	var out bytes.Buffer
+	if err := layOut(&out, text); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(q.out, &indented)
+	_, err = fmt.Fprintln(q.out, &out)
 	return err
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
-var environ = []string{"HOME=/", "ORRERY_CONTROL=nobody:1,c:1", "ORRERY_INFERENCE_ADDRESS=c:1"}
+var environ = []string{"HOME=/", "ORRERY_CONTROL=nobody:1,c:1", "ORRERY_INFERENCE_ADDRESS=c:1", "LANG=en_US.UTF-8"}
 
 func TestTables(t *testing.T) {
 	n := testnet.New()
@@ -24,7 +24,8 @@ func TestTables(t *testing.T) {
 	var all strings.Builder
 	for _, line := range []string{"model list", "model status fashion-mlp", "model unload fashion-mlp", "worker list", "worker status w1",
 		"worker cordon w2", "worker evict w2", "worker resume w2", "worker remove w2", "worker drain w3 --deadline 90s", "worker drain w4 --wait=false",
-		"model resume fashion-mlp", "model resume other", "cluster status"} {
+		"model resume fashion-mlp", "model resume other", "model profile", "model profile fashion-mlp", "model profile fashion-mlp --ascii",
+		"model profile retiree", "startup status", "startup reopen", "startup close", "cluster status"} {
 		o := execute(t, n, environ, strings.Fields(line)...)
 		if o.status != 0 || o.err != "" {
 			t.Errorf("%s: %+v", line, o)
@@ -116,6 +117,19 @@ func TestModelLoad(t *testing.T) {
 	}
 	if o.status != statusFailed || !strings.HasSuffix(o.err, "orrery: 1 of 2 copies failed to load; mend the cause, then unload and load again\n") {
 		t.Errorf("a copy failed: %+v", o)
+	}
+}
+
+// That a model fits on no device is told at once, though all copies are loaded.
+func TestModelLoadThatHasNoRoom(t *testing.T) {
+	n := testnet.New()
+	f := answers()
+	f.models[0].Copies = f.models[0].Copies[:1]
+	f.models[0].Code, f.models[0].Reason, f.models[0].Advice = "NO_ROOM", "its weights fit nowhere", "give a worker a larger weights_cache"
+	f.start(t, n)
+	o := execute(t, n, environ, "model", "load", "fashion-mlp", "--source", "m.onnx")
+	if want := "\nfashion-mlp can't be served: NO_ROOM: its weights fit nowhere; give a worker a larger weights_cache\n"; o.status != 0 || !strings.HasSuffix(o.out, want) {
+		t.Errorf("%+v", o)
 	}
 }
 

@@ -30,6 +30,8 @@ type app struct {
 	// environ has the form of os.Environ.
 	environ []string
 	dial    rpc.DialFunc
+	// size is that of the terminal that a writer is, if it is one; nil: none is.
+	size func(io.Writer) (width, height int, ok bool)
 }
 
 // usageError is a command line that can't be understood.
@@ -100,7 +102,7 @@ Try it out with "orrery demo", or keep a throw-away cluster with "orrery dev".`,
 	}
 	add("try", a.demoCommand(), a.devCommand())
 	add("run", a.controllerCommand(), a.workerdCommand())
-	add("use", a.modelCommand(), a.workerCommand(), a.clusterCommand(), a.inferCommand())
+	add("use", a.modelCommand(), a.startupCommand(), a.workerCommand(), a.clusterCommand(), a.inferCommand())
 	root.AddCommand(a.versionCommand())
 	strictGroup(root)
 	return root

@@ -33,6 +33,10 @@ func TestUsageErrors(t *testing.T) {
 		{"model nonsense", `orrery: unknown command "nonsense" for "orrery model"; see ` + "`orrery model --help`\n"},
 		{"model load", "orrery: accepts 1 arg(s), received 0; see `orrery model load --help`\n"},
 		{"model load m", "orrery: --source is missing: give the path of the model below the workers' model directory; see `orrery model load --help`\n"},
+		{"model load m --source x --largest tokens=512,0", `orrery: --largest is "tokens=512,0": "0" is no number from 1 up; write NAME=N,N with the most of each ` +
+			"dimension but the batch, as in --largest tokens=512; see `orrery model load --help`\n"},
+		{"model replace m", "orrery: --source is missing: give the path of the model below the workers' model directory; see `orrery model replace --help`\n"},
+		{"startup status --models -1", "orrery: --models is -1: it can't be negative; see `orrery startup status --help`\n"},
 		{"model list --nonsense", "orrery: unknown flag: --nonsense; see `orrery model list --help`\n"},
 		{"model list -o yaml", `orrery: --output is "yaml": it must be table or json; see ` + "`orrery model list --help`\n"},
 		{"worker list --timeout 0s", "orrery: --timeout is 0s: it must be above 0; see `orrery worker list --help`\n"},

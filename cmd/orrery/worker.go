@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -289,10 +290,15 @@ func showWorker(w io.Writer, info *controlpb.WorkerInfo) {
 		return
 	}
 	fmt.Fprintln(w)
-	d := newTable(w, "DEVICE", "KIND", "QUEUE", "FREE PAGES", "EXECUTING", "FOR", "WEIGHTS")
-	defer d.flush()
+	d := newTable(w, "DEVICE", "KIND", "QUEUE", "FREE PAGES", "EXECUTING", "FOR", againstKind, "WEIGHTS")
+	checks := map[uint32]*logpb.DeviceCheck{}
+	for _, c := range worker.GetChecks() {
+		checks[c.Device] = c
+	}
 	for _, device := range live.Devices {
 		d.row(strconv.Itoa(int(device.Index)), device.Kind, strconv.Itoa(int(device.Queued)), fmt.Sprintf("%d/%d", device.FreePages, device.Pages),
-			device.Executing, short(time.Duration(device.ExecutingNs)), few(device.Resident))
+			device.Executing, short(time.Duration(device.ExecutingNs)), ratioText(checks[device.Index]), few(device.Resident))
 	}
+	d.flush()
+	deviationNote(w, slices.ContainsFunc(worker.GetChecks(), deviates))
 }

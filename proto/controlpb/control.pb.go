@@ -1966,7 +1966,8 @@ type ModelProgress struct {
 	ProfilesDone   uint32 `protobuf:"varint,8,opt,name=profiles_done,json=profilesDone,proto3" json:"profiles_done,omitempty"`
 	// Of these, those that were given up.
 	ProfilesFailed uint32 `protobuf:"varint,9,opt,name=profiles_failed,json=profilesFailed,proto3" json:"profiles_failed,omitempty"`
-	// It is being measured right now.
+	// It is being measured right now. Of several models that share a profile it is
+	// one.
 	Profiling     bool `protobuf:"varint,10,opt,name=profiling,proto3" json:"profiling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1632,8 +1632,8 @@ type Profile struct {
 	// The numbers of rows to measure, ascending, of those that the model was
 	// loaded with; empty: all.
 	Rows []uint32 `protobuf:"varint,5,rep,packed,name=rows,proto3" json:"rows,omitempty"`
-	// The most of the device's time that may go into the measurement, while others
-	// use it too; 0 or 1: all.
+	// The most of the device's time that may go into the measurement while batches
+	// are run there, too; 0 or 1: all.
 	Share float64 `protobuf:"fixed64,6,opt,name=share,proto3" json:"share,omitempty"`
 	// The shapes of inputs with variable dimensions; those that are not named have
 	// 1 there.

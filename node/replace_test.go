@@ -263,6 +263,7 @@ func TestANewKindOfDeviceIsMeasuredBesideTheSchedule(t *testing.T) {
 		})
 		c.setStatus(leader, "w1", cordoned, 0)
 		c.expectWork("w2")
+		time.Sleep(time.Second)
 		traffic.end()
 		traffic.expectNoFault()
 	})

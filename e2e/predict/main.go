@@ -56,7 +56,7 @@ func parse(arguments []string) (o options, err error) {
 	f.StringVar(&o.models, "models", "models", "folder of the real model and its test images")
 	f.StringVar(&o.model, "model", "fashion-cnn", "the real model: fashion-cnn or fashion-mlp")
 	f.IntVar(&o.requests, "requests", 10_000, "requests to each of the two models")
-	f.IntVar(&o.rate, "rate", 40, "requests a second; some have more rows than one")
+	f.IntVar(&o.rate, "rate", 30, "requests a second; some have more rows than one")
 	f.Uint64Var(&o.seed, "seed", 1, "what random choices follow from")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
 	if err := f.Parse(arguments); err != nil {
@@ -110,7 +110,7 @@ func measure(ctx context.Context, o options) (all []series, err error) {
 		fmt.Printf("%s: %d requests, %d/s\n", to.engine, o.requests, o.rate)
 		watch := bench.WatchBusy(s.cluster)
 		samples := s.send(ctx, o, to)
-		all = append(all, series{engine: to.engine, sizes: to.sizes(), samples: samples, busy: watch.Busy()})
+		all = append(all, series{engine: to.engine, sizes: s.sizes(), samples: samples, busy: watch.Busy()})
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

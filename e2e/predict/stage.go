@@ -40,6 +40,15 @@ type stage struct {
 	profile *logpb.Profile
 }
 
+// sizes are the numbers of rows to which the real model's batches are padded,
+// ascending.
+func (s *stage) sizes() (rows []int) {
+	for _, e := range s.profile.Execution {
+		rows = append(rows, int(e.Rows))
+	}
+	return rows
+}
+
 func openStage(ctx context.Context, o options) (s *stage, err error) {
 	s = &stage{options: o}
 	defer func() {
@@ -106,41 +115,38 @@ func (s *stage) close(logs string) error {
 // target is a model that requests are sent to.
 type target struct {
 	engine, model string
-	profile       *logpb.Profile
 	// emulated: the answer is no classification but a hash of the input.
 	emulated bool
 }
 
-// sizes are the numbers of rows for which the model was measured, ascending.
-func (t target) sizes() (rows []int) {
-	for _, e := range t.profile.Execution {
-		rows = append(rows, int(e.Rows))
-	}
-	return rows
-}
-
 // realModel loads the real model.
 func (s *stage) realModel(ctx context.Context) (target, error) {
-	p, err := s.load(ctx, s.options.model, s.source())
-	s.profile = p
-	return target{engine: "gomlx", model: s.options.model, profile: p}, err
+	var err error
+	s.profile, err = s.load(ctx, s.options.model, s.source())
+	return target{engine: "gomlx", model: s.options.model}, err
 }
 
 // emulatedModel loads one that takes as long as the real one was measured to
-// take.
+// take, padding included.
 func (s *stage) emulatedModel(ctx context.Context) (target, error) {
 	titles := []string{"model", "input_bytes", "output_bytes", "weights_MB", "weights_load_ms"}
 	cells := []string{emulatedName, fmt.Sprint(pictureBytes), fmt.Sprint(4 * classes), "1", fmt.Sprint(milliseconds(s.profile.WeightsLoadP50Ns))}
+	// All numbers of rows, since the emulated engine does not pad: between two of
+	// its columns it takes a time between theirs.
+	rows := uint32(0)
 	for _, e := range s.profile.Execution {
-		titles = append(titles, fmt.Sprintf("b%d_ms", e.Rows))
-		cells = append(cells, fmt.Sprint(milliseconds(e.P50Ns)))
+		for rows < e.Rows {
+			rows++
+			titles = append(titles, fmt.Sprintf("b%d_ms", rows))
+			cells = append(cells, fmt.Sprint(milliseconds(e.P50Ns)))
+		}
 	}
 	table := strings.Join(titles, ",") + "\n" + strings.Join(cells, ",") + "\n"
 	if err := os.WriteFile(filepath.Join(s.dir, emulatedTable), []byte(table), 0o644); err != nil {
 		return target{}, err
 	}
-	p, err := s.load(ctx, emulatedName, emulatedTable+"#"+emulatedName)
-	return target{engine: "emulated", model: emulatedName, profile: p, emulated: true}, err
+	_, err := s.load(ctx, emulatedName, emulatedTable+"#"+emulatedName)
+	return target{engine: "emulated", model: emulatedName, emulated: true}, err
 }
 
 func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }

@@ -19,14 +19,13 @@ import (
 // series are the requests to one model.
 type series struct {
 	engine string
-	// sizes are the numbers of rows for which it was measured, ascending.
+	// sizes are the numbers of rows to which batches are padded, ascending.
 	sizes   []int
 	samples []sample
 	busy    bench.Busy
 }
 
-// size is the number of rows for which a batch was predicted: the next that was
-// measured.
+// size is the number of rows to which a batch was padded.
 func (s series) size(batchRows int) int {
 	i, _ := slices.BinarySearch(s.sizes, batchRows)
 	return s.sizes[min(i, len(s.sizes)-1)]
@@ -90,7 +89,7 @@ func percentile(some []time.Duration, p float64) time.Duration {
 
 // summarise prints the table.
 func summarise(w io.Writer, all []series) error {
-	fmt.Fprintln(w, "\nTimes in ms. Rows: the next number that was measured, for which the prediction is.")
+	fmt.Fprintln(w, "\nTimes in ms. Rows: those to which the batch was padded.")
 	fmt.Fprintln(w, "\n| engine | rows | requests | batches | predicted p50 | actual p50 | error p1 | error p50 | error p99 | longer than predicted |\n|---|---|---|---|---|---|---|---|---|---|")
 	for _, s := range all {
 		good, _, err := s.answered()

@@ -120,6 +120,14 @@ func (s *stage) profile(ctx context.Context) (p profiling, err error) {
 	return p, err
 }
 
+// rest leaves the cluster alone, and returns the processors' time that the leader
+// used meanwhile, as a share, of 100, of one processor.
+func (s *stage) rest(ctx context.Context) (float64, error) {
+	began, before := time.Now(), bench.ProcessTime(s.leader.PID())
+	err := bench.Pause(ctx, s.options.rest)
+	return 100 * float64(bench.ProcessTime(s.leader.PID())-before) / float64(time.Since(began)), err
+}
+
 // counter counts what is written to it.
 type counter int64
 

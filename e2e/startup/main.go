@@ -31,7 +31,9 @@ type options struct {
 	// each time.
 	kills, sample int
 	loadIdle      time.Duration
-	logs          string
+	// rest is how long the cluster is left alone when it serves.
+	rest time.Duration
+	logs string
 }
 
 func main() {
@@ -58,6 +60,7 @@ func parse(arguments []string) (o options, err error) {
 	f.IntVar(&o.kills, "kills", 5, "times that the leader is killed")
 	f.IntVar(&o.sample, "sample", 100, "models that are asked when the leader is killed")
 	f.DurationVar(&o.loadIdle, "load-idle", 2*time.Second, "startup.load_idle of the controllers")
+	f.DurationVar(&o.rest, "rest", 10*time.Second, "how long the cluster is left alone when it serves, to see what that costs")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
 	if err := f.Parse(arguments); err != nil {
 		return o, err
@@ -65,8 +68,8 @@ func parse(arguments []string) (o options, err error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
-	if o.models < 1 || o.workers < 1 || o.parallel < 1 || o.sample < 1 || o.sample > o.models || o.kills < 0 || o.loadIdle <= 0 {
-		return o, errors.New("-models, -workers, -parallel, -sample and -load-idle must be more than 0, and -sample at most -models")
+	if o.models < 1 || o.workers < 1 || o.parallel < 1 || o.sample < 1 || o.sample > o.models || o.kills < 0 || o.loadIdle <= 0 || o.rest <= 0 {
+		return o, errors.New("-models, -workers, -parallel, -sample, -load-idle and -rest must be more than 0, and -sample at most -models")
 	}
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return o, err
@@ -110,6 +113,9 @@ func measure(ctx context.Context, o options) (f figures, err error) {
 		return f, fmt.Errorf("profile: %w", err)
 	}
 	f.busy = watch.Busy()
+	if f.restCPU, err = s.rest(ctx); err != nil {
+		return f, err
+	}
 	if f.sizes, err = s.weigh(ctx); err != nil {
 		return f, fmt.Errorf("sizes: %w", err)
 	}

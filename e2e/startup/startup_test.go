@@ -74,7 +74,7 @@ func TestShortForm(t *testing.T) {
 			t.Fatalf("build the binary: %v\n%s", err, out)
 		}
 	}
-	o, err := parse([]string{"-binary", binary, "-models", "50", "-workers", "5", "-kills", "1", "-sample", "10", "-load-idle", "1s"})
+	o, err := parse([]string{"-binary", binary, "-models", "50", "-workers", "5", "-kills", "1", "-sample", "10", "-load-idle", "1s", "-rest", "1s"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,10 +21,12 @@ const (
 
 // figures are all that was measured.
 type figures struct {
-	options     options
-	load        loading
-	profiling   profiling
-	busy        bench.Busy
+	options   options
+	load      loading
+	profiling profiling
+	busy      bench.Busy
+	// restCPU is the leader's share, of 100, of one processor when all is quiet.
+	restCPU     float64
 	sizes       sizes
 	successions []succession
 }
@@ -57,6 +59,7 @@ func (f figures) print(w io.Writer) {
 	fmt.Fprintf(w, "| %d models measured | %v | %d | %v |\n", o.models, tenths(f.profiling.took), f.profiling.entries, tenths(f.profiling.leaderCPU))
 	fmt.Fprintf(w, "\n- Slowest load request: %v. CPU time of the workers while they loaded: %v.\n", tenths(f.load.calls), tenths(f.load.workersCPU))
 	fmt.Fprintf(w, "- On the leader's disk: %.1f MB; a snapshot: %.1f MB.\n", megabytes(f.sizes.log), megabytes(f.sizes.snapshot))
+	fmt.Fprintf(w, "- At rest the leader uses %.0f %% of a processor.\n", f.restCPU)
 	fmt.Fprintf(w, "- %v.\n", f.busy)
 	if len(f.successions) == 0 {
 		return

@@ -14,9 +14,10 @@ import (
 const (
 	// target is how soon a new leader is to serve, since its election.
 	target = time.Second
-	// fewEntries is how many log entries a model may cost, to be loaded by all
-	// workers and measured: its own load request is one.
-	fewEntries = 2
+	// entriesPerModel is how many log entries a model may cost to be loaded by all
+	// workers and measured: its own load request is one. A few more are nobody's.
+	entriesPerModel = 2
+	fewEntries      = 100
 )
 
 // figures are all that was measured.
@@ -38,7 +39,7 @@ func (f figures) holdings() int { return f.options.models * f.options.workers }
 // leader is to serve.
 func (f figures) missed(serve time.Duration) error {
 	var missed []error
-	if n := f.load.entries + f.profiling.entries; n > fewEntries*f.options.models+f.options.models/10+50 {
+	if n := f.load.entries + f.profiling.entries; n > entriesPerModel*f.options.models+fewEntries {
 		missed = append(missed, fmt.Errorf("%d log entries for %d models on %d workers", n, f.options.models, f.options.workers))
 	}
 	for i, s := range f.successions {

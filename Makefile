@@ -50,7 +50,7 @@ interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs
 
 # ---- measure
 
-.PHONY: bench-failover bench-workers bench-steady
+.PHONY: bench-failover bench-workers bench-steady bench-predict bench-startup
 TRIALS = 10
 ROWS =
 RESULTS = bin/failover.jsonl
@@ -60,6 +60,16 @@ bench-failover: build ## Measure what faults of controllers cost (Linux, root; T
 
 bench-workers: build ## Measure what faults of workers cost (Linux, root; TRIALS=10 ROWS=kill,freeze; goes on where it stopped)
 	go run ./e2e/workers -binary $(BINARY) -trials $(TRIALS) -rows '$(ROWS)'
+
+REQUESTS = 10000
+MODELS = 1000
+WORKERS = 20
+
+bench-predict: build ## Measure predicted against actual execution times (Linux; REQUESTS=10000 to each engine)
+	go run ./e2e/predict -binary $(BINARY) -requests $(REQUESTS)
+
+bench-startup: build ## Measure the start with many models, and a change of leader then (Linux; MODELS=1000 WORKERS=20)
+	go run ./e2e/startup -binary $(BINARY) -models $(MODELS) -workers $(WORKERS)
 
 DURATION = 10m
 

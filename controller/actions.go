@@ -147,6 +147,7 @@ func (d *dispatcher) finish(s *session, r *running, result *sessionpb.Result) {
 			continue // it has been given up here
 		}
 		t.result, t.engine = now, event.Engine
+		t.predicted, t.batchRows = r.action.Expected, r.action.Rows
 		code, message := result.Code, result.Message
 		if i < len(result.Items) {
 			code, message = result.Items[i].Code, result.Items[i].Message

@@ -122,3 +122,17 @@ func TestARequestThatRanIsNotCalledNotExecuted(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAnswerTellsWhatWasPredicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFakeWorker()
+		w.carryOut = func(*sessionpb.Action) *sessionpb.Result { return &sessionpb.Result{EngineNs: 700_000} }
+		r, _ := serveOn(t, w)
+		answer := r.ask(t.Context(), "a", "d")
+		synctest.Wait()
+		got := trailer((<-answer).Answer).Get(timingTrailer)
+		if want := "queue=0s worker=0s engine=700µs predicted=1ms rows=1"; len(got) != 1 || got[0] != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}

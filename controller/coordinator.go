@@ -26,6 +26,9 @@ const (
 	// of workers that hold hundreds of models a pass takes tens of milliseconds,
 	// and passes shall not take more than a quarter of a core.
 	restShare = 3
+	// startingRest bounds the rest as long as requests only wait: while workers
+	// load, and until a new leader's scheduler has begun.
+	startingRest = 20 * time.Millisecond
 )
 
 // coordinator makes the actual follow the wanted: it keeps a session to every
@@ -96,7 +99,7 @@ func (k *coordinator) run(ctx context.Context) {
 		changed, members := replica.Changed(fsm.All), k.term.c.options.Gossip.Changed()
 		began := time.Now()
 		replica.Read(k.reconcile)
-		if k.rest(ctx, restShare*time.Since(began)) {
+		if k.rest(ctx, k.restAfter(time.Since(began))) {
 			continue
 		}
 		select {
@@ -109,6 +112,16 @@ func (k *coordinator) run(ctx context.Context) {
 		}
 		k.mailbox.run()
 	}
+}
+
+// restAfter is how long the rest after a pass is that took so long. While models
+// are measured the devices set the pace, and are not to be disturbed.
+func (k *coordinator) restAfter(pass time.Duration) time.Duration {
+	measuring := k.profiler.enabled && !k.feed.serving
+	if k.feed.started || measuring {
+		return restShare * pass
+	}
+	return min(restShare*pass, startingRest)
 }
 
 // rest only runs what is posted, for a time, and says whether anything was: so

@@ -151,3 +151,23 @@ func TestTheCoordinatorRestsButRunsWhatIsPosted(t *testing.T) {
 		}
 	})
 }
+
+func TestRestsAreShortWhileRequestsOnlyWait(t *testing.T) {
+	for _, test := range []struct {
+		name                        string
+		serving, started, measuring bool
+		pass, want                  time.Duration
+	}{
+		{name: "loading", pass: 50 * time.Millisecond, want: startingRest},
+		{name: "loading little", pass: time.Millisecond, want: 3 * time.Millisecond},
+		{name: "measuring", measuring: true, pass: 50 * time.Millisecond, want: 150 * time.Millisecond},
+		{name: "about to serve", measuring: true, serving: true, pass: 50 * time.Millisecond, want: startingRest},
+		{name: "serving", measuring: true, serving: true, started: true, pass: 50 * time.Millisecond, want: 150 * time.Millisecond},
+	} {
+		k := newCoordinator(nil, hclog.NewNullLogger())
+		k.feed.serving, k.feed.started, k.profiler.enabled = test.serving, test.started, test.measuring
+		if got := k.restAfter(test.pass); got != test.want {
+			t.Errorf("%s: %v after %v, want %v", test.name, got, test.pass, test.want)
+		}
+	}
+}

@@ -53,10 +53,11 @@ type ticket struct {
 	// mishaps are what happened to it at workers, for the client; sufferers are
 	// these workers.
 	mishaps, sufferers []string
-	// sent and the engine's time, for the stages.
-	sent   scheduler.Instant
-	result scheduler.Instant
-	engine time.Duration
+	// For the stages: when it was sent and when the result came, what the engine
+	// took, and what the scheduler had expected that to be, for so many rows.
+	sent, result      scheduler.Instant
+	engine, predicted time.Duration
+	batchRows         int
 }
 
 // mishap notes what happened to it at a worker.
@@ -389,10 +390,12 @@ func (d *dispatcher) succeed(t *ticket) {
 		Execution: exchangepb.Execution_EXECUTION_EXECUTED,
 		Worker:    worker,
 		Emulated:  t.emulated,
+		BatchRows: uint32(t.batchRows),
 		Stages: []*exchangepb.Stage{
 			{Name: "queue", DurationNs: int64(t.sent.Sub(t.arrived))},
 			{Name: "worker", DurationNs: int64(t.result.Sub(t.sent))},
 			{Name: "engine", DurationNs: int64(t.engine)},
+			{Name: "predicted", DurationNs: int64(t.predicted)},
 		},
 	}})
 }

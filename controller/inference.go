@@ -137,11 +137,15 @@ const (
 
 // trailer says which worker computed an answer, and how long each stage took:
 // entry is the whole time here, of which queue was spent waiting for a device,
-// worker between leader and worker, and of that engine executing the batch.
+// worker between leader and worker, and of that engine executing the batch, for
+// which predicted is what the scheduler expected. Rows are those of the batch.
 func trailer(a *exchangepb.Answer) metadata.MD {
 	var stages []string
 	for _, s := range a.Stages {
 		stages = append(stages, fmt.Sprintf("%s=%v", s.Name, time.Duration(s.DurationNs)))
+	}
+	if a.BatchRows > 0 {
+		stages = append(stages, fmt.Sprintf("rows=%d", a.BatchRows))
 	}
 	md := metadata.Pairs(workerTrailer, a.Worker, timingTrailer, strings.Join(stages, " "))
 	if a.Degraded {

@@ -13,7 +13,9 @@ type suspicion struct {
 	mu sync.Mutex
 	// cautious are the timeouts to return to.
 	cautious raft.ReloadableConfig
-	hasty    bool
+	// hasty: they are shortened, until then.
+	hasty bool
+	until time.Time
 
 	contact contact
 }
@@ -30,29 +32,58 @@ func (n *Node) SuspectLeader() {
 	s := &n.suspicion
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-n.down:
-		return
-	default:
-	}
-	if s.hasty {
+	if n.isDown() {
 		return
 	}
+	if !s.hasty && !n.hurry() {
+		return // the lease is as long as the timeouts: there is nothing to gain
+	}
+	// Also when it is in haste already: the leader that is lost now may be the
+	// successor of the one that was lost then.
+	s.until = time.Now().Add(2 * (s.cautious.HeartbeatTimeout + s.cautious.ElectionTimeout))
+}
+
+// hurry shortens the timeouts, and says whether it has. It has them back when the
+// haste is over. The caller holds the lock.
+func (n *Node) hurry() bool {
+	s := &n.suspicion
 	s.cautious = n.raft.ReloadableConfig()
 	hasty := s.cautious
 	hasty.HeartbeatTimeout, hasty.ElectionTimeout = n.lease, n.lease
 	if err := n.raft.ReloadConfig(hasty); err != nil {
-		return // the lease is as long as the timeouts: there is nothing to gain
+		return false
 	}
 	s.hasty = true
-	n.watcher.Go(func() {
+	n.watcher.Go(n.calmDown)
+	return true
+}
+
+// calmDown waits until the haste is over, or the node is down.
+func (n *Node) calmDown() {
+	s := &n.suspicion
+	for {
+		s.mu.Lock()
+		left := time.Until(s.until)
+		if left <= 0 || n.isDown() {
+			s.hasty = false
+			_ = n.raft.ReloadConfig(s.cautious)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
 		select {
-		case <-time.After(2 * (s.cautious.HeartbeatTimeout + s.cautious.ElectionTimeout)):
+		case <-time.After(left):
 		case <-n.down:
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.hasty = false
-		_ = n.raft.ReloadConfig(s.cautious)
-	})
+	}
+}
+
+// isDown says whether the node has been closed.
+func (n *Node) isDown() bool {
+	select {
+	case <-n.down:
+		return true
+	default:
+		return false
+	}
 }

@@ -62,3 +62,33 @@ func TestASuspectedLeaderThatLivesStays(t *testing.T) {
 		}
 	})
 }
+
+// A leader dies just before the haste of an earlier suspicion ends.
+func TestALeaderIsSuspectedAnewWhileAnotherStillIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var total time.Duration
+		const rounds = 10
+		for range rounds {
+			c := formed(t, "a", "b", "c")
+			old := c.leader()
+			others := c.others(old)
+			suspect := func() {
+				for _, n := range others {
+					n.SuspectLeader()
+				}
+			}
+			suspect()
+			time.Sleep(1900 * time.Millisecond)
+			if err := old.Close(); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			suspect()
+			c.leader()
+			total += time.Since(began)
+		}
+		if mean := total / rounds; mean > 500*time.Millisecond {
+			t.Errorf("it took %v to succeed a leader that was suspected twice", mean)
+		}
+	})
+}

@@ -38,6 +38,8 @@ func layers() []row {
 		{of: list("e2e/..."), may: list("client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/failover/..."), may: list("e2e/failover/...", "e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/workers"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
+		{of: list("e2e/predict"), may: list("e2e/bench", "client", "models", "proto/...", "internal/...")},
+		{of: list("e2e/startup"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }

@@ -363,11 +363,13 @@ func (x *Leaderless) GetIncarnation() string {
 	return ""
 }
 
-// Stage is one step of a request's life.
+// Stage is one step of a request's life, or what was expected of one.
 type Stage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	DurationNs    int64                  `protobuf:"varint,2,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// queue, worker, engine, predicted (what the scheduler expected of engine,
+	// missing without a leader) or entry.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DurationNs    int64  `protobuf:"varint,2,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,7 +433,10 @@ type Answer struct {
 	Worker       string   `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
 	Emulated     bool     `protobuf:"varint,8,opt,name=emulated,proto3" json:"emulated,omitempty"`
 	// There was no leader: a controller sent the request to the worker itself.
-	Degraded      bool `protobuf:"varint,9,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded bool `protobuf:"varint,9,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// Rows of the batch that the request was executed in, its own among them, as
+	// the scheduler made it: engines may pad it. 0: not known, as without a leader.
+	BatchRows     uint32 `protobuf:"varint,10,opt,name=batch_rows,json=batchRows,proto3" json:"batch_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +532,13 @@ func (x *Answer) GetDegraded() bool {
 		return x.Degraded
 	}
 	return false
+}
+
+func (x *Answer) GetBatchRows() uint32 {
+	if x != nil {
+		return x.BatchRows
+	}
+	return 0
 }
 
 type DataFrame struct {
@@ -863,7 +875,7 @@ const file_exchange_proto_rawDesc = "" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vduration_ns\x18\x02 \x01(\x03R\n" +
-	"durationNs\"\xb4\x02\n" +
+	"durationNs\"\xd3\x02\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -873,7 +885,10 @@ const file_exchange_proto_rawDesc = "" +
 	"\x06stages\x18\x06 \x03(\v2\x19.orrery.exchange.v1.StageR\x06stages\x12\x16\n" +
 	"\x06worker\x18\a \x01(\tR\x06worker\x12\x1a\n" +
 	"\bemulated\x18\b \x01(\bR\bemulated\x12\x1a\n" +
-	"\bdegraded\x18\t \x01(\bR\bdegraded\"x\n" +
+	"\bdegraded\x18\t \x01(\bR\bdegraded\x12\x1d\n" +
+	"\n" +
+	"batch_rows\x18\n" +
+	" \x01(\rR\tbatchRows\"x\n" +
 	"\tDataFrame\x12:\n" +
 	"\tenvelopes\x18\x01 \x03(\v2\x1c.orrery.exchange.v1.EnvelopeR\tenvelopes\x12/\n" +
 	"\x05hello\x18\x02 \x01(\v2\x19.orrery.exchange.v1.HelloR\x05hello\"4\n" +

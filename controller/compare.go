@@ -95,8 +95,9 @@ func (k *coordinator) compareModels(w *connection, r *sessionpb.Report) {
 	}
 }
 
-// repaired counts a difference.
+// repaired counts a difference, and has what follows from it looked at.
 func (k *coordinator) repaired(w *connection, what string, model uint64, truth string) {
+	k.mailbox.post(func() {})
 	w.repairs++
 	k.term.c.workerMetrics.repairs.WithLabelValues(what).Inc()
 	k.log.Warn("what was believed of a worker was wrong", "worker", w.name, "what", what, "model", model, "truth", truth)

@@ -193,7 +193,7 @@ func (k *coordinator) sessionOptions(worker, address string) sessionOptions {
 		heartbeat: tunables.Heartbeat, misses: tunables.HeartbeatMisses,
 		now:     func() int64 { return int64(c.instant()) },
 		output:  k.term.dispatcher.output,
-		report:  func(s *session, r *sessionpb.Report) { k.mailbox.post(func() { k.compare(s, r) }) },
+		report:  func(s *session, r *sessionpb.Report) { k.mailbox.ask(func() { k.compare(s, r) }) },
 		leaving: func(s *session) { k.mailbox.post(func() { k.leaving(s) }) },
 	}
 }

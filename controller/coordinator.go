@@ -26,6 +26,8 @@ const (
 	// of workers that hold hundreds of models a pass takes tens of milliseconds,
 	// and passes shall not take more than a quarter of a core.
 	restShare = 3
+	// lookShare is the same for a pass when nothing has happened since the last one.
+	lookShare = 20
 	// startingRest bounds the rest as long as requests only wait: while workers
 	// load, and until a new leader's scheduler has begun.
 	startingRest = 20 * time.Millisecond
@@ -99,19 +101,34 @@ func (k *coordinator) run(ctx context.Context) {
 		changed, members := replica.Changed(fsm.All), k.term.c.options.Gossip.Changed()
 		began := time.Now()
 		replica.Read(k.reconcile)
-		if k.rest(ctx, k.restAfter(time.Since(began))) {
+		pass := time.Since(began)
+		if k.rest(ctx, k.restAfter(pass)) {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-members:
-		case <-ticker.C:
-		case <-k.mailbox.ready:
+		for looked, again := time.Now(), false; !again; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+				again = true
+			case <-members:
+				again = true
+			case <-ticker.C:
+				again = time.Since(looked) >= k.lookAfter(pass)
+			case <-k.mailbox.ready:
+			}
+			again = k.mailbox.run() || again
 		}
-		k.mailbox.run()
 	}
+}
+
+// lookAfter is how long after a pass that took so long the next one is that only
+// time is the reason for.
+func (k *coordinator) lookAfter(pass time.Duration) time.Duration {
+	if !k.feed.started {
+		return 0
+	}
+	return lookShare * pass
 }
 
 // restAfter is how long the rest after a pass is that took so long. While models
@@ -136,8 +153,7 @@ func (k *coordinator) rest(ctx context.Context, d time.Duration) (posted bool) {
 		case <-timer.C:
 			return posted
 		case <-k.mailbox.ready:
-			k.mailbox.run()
-			posted = true
+			posted = k.mailbox.run() || posted
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // live is what the leader knows and the log does not.
 func (k *coordinator) live(ctx context.Context) (*peerpb.LiveResponse, error) {
 	answer := make(chan *peerpb.LiveResponse, 1)
-	if !k.mailbox.post(func() {
+	if !k.mailbox.ask(func() {
 		r := &peerpb.LiveResponse{}
 		k.term.c.options.Replica.Read(func(s *fsm.State) {
 			r.Startup = k.startup.status(s)

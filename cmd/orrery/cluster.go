@@ -105,7 +105,11 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 	} else {
 		fmt.Fprintf(w, "cluster  %s, epoch %d, version %d\n", s.Cluster.GetId(), s.Cluster.GetEpoch(), s.Cluster.GetVersion())
 	}
-	fmt.Fprintf(w, "phase    %s\n", word(s.Cluster.GetPhase(), "PHASE_"))
+	phase := word(s.Cluster.GetPhase(), "PHASE_")
+	if s.Cluster.GetReopened() {
+		phase += " (the startup was reopened, and serving goes on)"
+	}
+	fmt.Fprintf(w, "phase    %s\n", phase)
 	fmt.Fprintf(w, "leader   %s, term %d\n", leader, s.Term)
 	fmt.Fprintf(w, "log      %d committed, %d applied at %s\n", s.CommitIndex, s.AppliedIndex, s.Name)
 	fmt.Fprintf(w, "gossip   %s\n", plural(len(s.Members), "member"))

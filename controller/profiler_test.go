@@ -59,7 +59,8 @@ func TestMergedProfiles(t *testing.T) {
 }
 
 func TestDrifted(t *testing.T) {
-	profile := &logpb.Profile{Execution: rowsTimes(1, 2)} // 1 and 2 ms
+	profile := &logpb.Profile{Execution: rowsTimes(1, 2)} // 1 and 2 ms, and twice that as the 99th percentile
+	profile.Execution[0].P99Ns, profile.Execution[0].Runs = 1e6, 100
 	runs := func(n int, at time.Duration) (times []int64) {
 		for range n {
 			times = append(times, int64(at))
@@ -70,16 +71,16 @@ func TestDrifted(t *testing.T) {
 		runs []int64
 		want int64
 	}{
-		"as before":      {runs(100, time.Millisecond), 0},
-		"near enough":    {runs(100, 1090*time.Microsecond), 0},
-		"slower":         {runs(100, 1200*time.Microsecond), int64(1200 * time.Microsecond)},
-		"faster":         {runs(100, 800*time.Microsecond), int64(800 * time.Microsecond)},
-		"too few":        {runs(refreshLeast-1, time.Second), 0},
-		"a few slow":     {append(runs(60, time.Millisecond), runs(40, time.Second)...), 0},
-		"none":           {nil, 0},
-		"mostly slow":    {append(runs(40, time.Millisecond), runs(60, 4*time.Millisecond)...), int64(4 * time.Millisecond)},
-		"just enough":    {runs(refreshLeast, 2*time.Millisecond), int64(2 * time.Millisecond)},
-		"with an outlie": {append(runs(99, 2*time.Millisecond), int64(time.Second)), int64(2 * time.Millisecond)},
+		"as before":       {runs(100, time.Millisecond), 0},
+		"near enough":     {runs(100, 1090*time.Microsecond), 0},
+		"slower":          {runs(100, 1200*time.Microsecond), int64(1200 * time.Microsecond)},
+		"faster":          {runs(100, 800*time.Microsecond), int64(800 * time.Microsecond)},
+		"too few":         {runs(refreshLeast-1, time.Second), 0},
+		"a few slow":      {append(runs(60, time.Millisecond), runs(40, time.Second)...), 0},
+		"none":            {nil, 0},
+		"mostly slow":     {append(runs(40, time.Millisecond), runs(60, 4*time.Millisecond)...), int64(4 * time.Millisecond)},
+		"just enough":     {runs(refreshLeast, 2*time.Millisecond), int64(2 * time.Millisecond)},
+		"with an outlier": {append(runs(99, 2*time.Millisecond), int64(time.Second)), int64(2 * time.Millisecond)},
 	} {
 		got := drifted(profile, map[uint32][]int64{1: c.runs, 3: runs(100, time.Second)})
 		if c.want == 0 {
@@ -91,6 +92,23 @@ func TestDrifted(t *testing.T) {
 		if got == nil || got.Execution[0].P50Ns != c.want || got.Execution[0].P99Ns < c.want || got.Execution[1].P50Ns != 2e6 || len(got.Execution) != 2 {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// The 99th percentile of few runs is replaced by one of many, once.
+func TestATailOfFewRunsIsReplaced(t *testing.T) {
+	var runs []int64
+	for range 100 {
+		runs = append(runs, 1e6)
+	}
+	few := &logpb.Profile{Execution: []*logpb.RowsTime{{Rows: 1, P50Ns: 1e6, P99Ns: 3e6, Runs: 5}}}
+	now := drifted(few, map[uint32][]int64{1: runs})
+	if now == nil || now.Execution[0].P99Ns != 1e6 || now.Execution[0].Runs != 100 {
+		t.Fatalf("of 5 runs: %v", now)
+	}
+	now.Execution[0].P99Ns = 3e6
+	if again := drifted(now, map[uint32][]int64{1: runs}); again != nil {
+		t.Errorf("of 100 runs: %v", again)
 	}
 }
 

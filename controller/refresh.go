@@ -2,6 +2,7 @@ package controller
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -19,8 +20,10 @@ const (
 	// and refreshLeast how many there have to be.
 	refreshSample, refreshLeast = 128, 64
 	// refreshTolerance is how far the median may be from the profile's, as a share of
-	// that, before it counts as drifted.
-	refreshTolerance = 0.1
+	// that, before it counts as drifted. The 99th percentile of so few runs as a
+	// profile is made of may have been luck: until it is one of many it may be off by
+	// refreshTail.
+	refreshTolerance, refreshTail = 0.1, 0.25
 )
 
 // ranKey is what runs are compared by.
@@ -153,7 +156,7 @@ func drifted(before *logpb.Profile, times map[uint32][]int64) *logpb.Profile {
 		}
 		slices.Sort(runs)
 		p50, p99 := runs[(len(runs)-1)/2], runs[(len(runs)*99+99)/100-1]
-		if off := float64(p50-e.P50Ns) / float64(e.P50Ns); off > refreshTolerance || off < -refreshTolerance {
+		if off(p50, e.P50Ns) > refreshTolerance || e.Runs < refreshLeast && off(p99, e.P99Ns) > refreshTail {
 			now.Execution = append(now.Execution, &logpb.RowsTime{Rows: e.Rows, P50Ns: p50, P99Ns: p99, Runs: uint32(len(runs)), Outliers: outliers(runs, p50)})
 		}
 	}
@@ -162,6 +165,9 @@ func drifted(before *logpb.Profile, times map[uint32][]int64) *logpb.Profile {
 	}
 	return merged(before, now)
 }
+
+// off is how far a time is from what it was, as a share of that.
+func off(now, before int64) float64 { return math.Abs(float64(now-before)) / float64(before) }
 
 // outliers are runs of more than three times the median, as workers count them.
 func outliers(runs []int64, p50 int64) (n uint32) {

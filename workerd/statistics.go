@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// leastRuns are measured for each number of rows, whatever the budget says.
-	leastRuns = 3
+	// leastRuns are measured for each number of rows, whatever the budget says, unless fewer are wanted.
+	leastRuns = 5
 	// stableRuns are measured before the times can be found stable, and between two looks.
 	stableRuns = 10
 	// stableMedian and stableTail are how far the median and the 99th percentile of the first half of the runs may be from
@@ -24,14 +24,14 @@ const (
 
 // enough says whether runs, in the order in which they were made, suffice.
 func enough(runs []int64, wanted *sessionpb.Profile) bool {
-	spent := int64(0)
+	spent, most := int64(0), max(1, int(wanted.GetRuns()))
 	for _, t := range runs {
 		spent += t
 	}
 	switch {
-	case len(runs) < leastRuns:
+	case len(runs) < min(leastRuns, most):
 		return false
-	case len(runs) >= int(wanted.GetRuns()), wanted.GetBudgetNs() > 0 && spent >= wanted.GetBudgetNs():
+	case len(runs) >= most, wanted.GetBudgetNs() > 0 && spent >= wanted.GetBudgetNs():
 		return true
 	}
 	return len(runs)%stableRuns == 0 && stable(runs)

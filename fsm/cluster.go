@@ -89,6 +89,8 @@ func (s *State) enterPhase(phase logpb.Phase) {
 func (s *State) reopenStartup(shut bool) *logpb.Result {
 	reopened := s.cluster.GetReopened()
 	switch {
+	case !shut && reopened && s.Phase() == logpb.Phase_PHASE_PROFILING:
+		s.enterPhase(logpb.Phase_PHASE_LOADING) // the door would shut soon
 	case !shut && reopened, shut && s.Phase() == logpb.Phase_PHASE_SERVING:
 		// It is as it should be.
 	case !shut && s.Phase() != logpb.Phase_PHASE_SERVING, shut && !reopened:

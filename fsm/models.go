@@ -77,8 +77,12 @@ func (s *State) placeFor(name string, wanted *logpb.LoadModel) (*logpb.Model, pl
 		return s.placeOfReplacement(name, wanted)
 	}
 	m := s.find(name, at.version)
-	if m == nil {
+	switch {
+	case m == nil:
 		return nil, at, nil
+	case m.GetRetiring():
+		return nil, at, refuse(logpb.Reason_REASON_CONFLICT, "another version has taken the place of version %s of model %q, which is about to be unloaded: wait until it is, or choose a newer version",
+			m.GetVersion(), name)
 	}
 	if what := difference(m, wanted); what != "" {
 		return nil, at, refuse(logpb.Reason_REASON_CONFLICT, "model %q version %s is wanted already with another %s: unload it first, or choose another version",
@@ -113,7 +117,7 @@ func (s *State) unloadModel(c *logpb.UnloadModel) *logpb.Result {
 	var ids []uint64
 	if c.GetVersion() == "" {
 		ids = slices.Sorted(slices.Values(s.versions[c.GetName()]))
-	} else if m := s.find(c.GetName(), c.GetVersion()); m != nil {
+	} else if m := s.find(c.GetName(), c.GetVersion()); m != nil && (c.GetModelId() == 0 || c.GetModelId() == m.GetId()) {
 		ids = []uint64{m.GetId()}
 	}
 	if len(ids) == 0 {

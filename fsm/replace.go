@@ -53,6 +53,10 @@ func (s *State) replaceModel(c *logpb.ReplaceModel) *logpb.Result {
 	if m.GetReplaces() == 0 {
 		return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no model with the id %d is to replace another", c.GetModelId())
 	}
+	if m.GetBlame() != "" {
+		return refuse(logpb.Reason_REASON_CONFLICT, "version %s of model %q is blamed for the death of workers, and takes over from none: %s",
+			m.GetVersion(), m.GetName(), m.GetBlame())
+	}
 	if old := s.Model(m.GetReplaces()); old != nil {
 		retired := proto.CloneOf(old)
 		retired.Retiring = true

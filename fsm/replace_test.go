@@ -32,9 +32,11 @@ func TestAReplacementTakesOverWhenItIsTold(t *testing.T) {
 		t.Error("the replaced version still takes requests")
 	}
 	equal(t, "the replaced one retires", l.state.Model(1).GetRetiring(), true)
+	l.refused(&logpb.LoadModel{Name: "m", Source: "a.onnx", Version: "1"}, logpb.Reason_REASON_CONFLICT, "about to be unloaded")
 	equal(t, "it keeps what it has", len(l.state.Holdings(1)), 2)
 	equal(t, "nobody else is to hold it", len(l.state.Targets(l.state.Model(1))), 0)
-	equal(t, "unloaded", l.ok(&logpb.UnloadModel{Name: "m", Version: "1"}).GetModelIds(), []uint64{1})
+	l.refused(&logpb.UnloadModel{Name: "m", Version: "1", ModelId: 2}, logpb.Reason_REASON_UNKNOWN_MODEL)
+	equal(t, "unloaded", l.ok(&logpb.UnloadModel{Name: "m", Version: "1", ModelId: 1}).GetModelIds(), []uint64{1})
 }
 
 func TestReplacementsThatCanNotBe(t *testing.T) {
@@ -56,6 +58,14 @@ func TestReplacementsThatCanNotBe(t *testing.T) {
 	l.ok(&logpb.ReplaceModel{ModelId: 2})
 	equal(t, "the same when it has taken over", l.ok(explicit).GetModelIds(), []uint64{2})
 	equal(t, "the next one", l.state.Model(l.ok(&logpb.LoadModel{Name: "m", Source: "c", Replace: true}).GetModelIds()[0]).GetVersion(), "8")
+}
+
+func TestABlamedReplacementTakesOverFromNone(t *testing.T) {
+	l := admitting(t)
+	l.ok(&logpb.LoadModel{Name: "m", Source: "b", Replace: true})
+	l.ok(&logpb.SetModelBlame{ModelId: 2, Blame: "w1 died with it"})
+	l.refused(&logpb.ReplaceModel{ModelId: 2}, logpb.Reason_REASON_CONFLICT, "w1 died with it")
+	equal(t, "the present version", l.state.Resolve("m", "").GetVersion(), "1")
 }
 
 // The model that was to be replaced may be unloaded meanwhile.
@@ -129,6 +139,9 @@ func TestReopenedStartup(t *testing.T) {
 	at(logpb.Phase_PHASE_LOADING, true)
 	equal(t, "the last model before", l.state.Cluster().GetReopenedAfterModel(), uint64(1))
 	l.refused(&logpb.ReopenStartup{Close: true}, logpb.Reason_REASON_WRONG_PHASE, "loads have come")
+	l.phase(logpb.Phase_PHASE_PROFILING)
+	l.ok(&logpb.ReopenStartup{})
+	at(logpb.Phase_PHASE_LOADING, true)
 	l.phase(logpb.Phase_PHASE_SERVING)
 	at(logpb.Phase_PHASE_SERVING, false)
 }

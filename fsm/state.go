@@ -106,7 +106,8 @@ func (s *State) Resolve(name, version string) (found *logpb.Model) {
 	return found
 }
 
-// fitness is how far a model is from taking requests; 0: it takes none any more.
+// fitness is how far a model is from taking requests; 0: it takes none any more. A replacement replaces the fittest, so
+// another order needs a new cluster version.
 func (s *State) fitness(m *logpb.Model) int {
 	switch {
 	case m.GetRetiring():

@@ -49,6 +49,10 @@ func contentVersion(cmd *logpb.Command) uint32 {
 				return 3
 			}
 		}
+	case *logpb.Command_UnloadModel:
+		if body.UnloadModel.GetModelId() != 0 {
+			return 4
+		}
 	case *logpb.Command_LoadModel:
 		if len(body.LoadModel.GetLargest()) > 0 || body.LoadModel.GetReplace() {
 			return 4

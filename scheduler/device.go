@@ -99,7 +99,9 @@ type device struct {
 	pageBytes int64
 
 	used     int // pages
-	lent     int // pages, of the rest: the caller has them
+	// lent pages, of the rest, are the caller's, and so will be the others of
+	// lending, once they can be spared.
+	lent, lending int
 	byModel  map[ModelID]*place
 	places   []*place
 	resident []*place
@@ -123,8 +125,7 @@ func (d *device) fits(weightsBytes int64) (pages int, ok bool) {
 	return int(n), n <= int64(d.pages)
 }
 
-// free is how many pages weights may take. It is negative when more are lent than
-// could be spared so far.
+// free is how many pages weights may take.
 func (d *device) free() int { return d.pages - d.used - d.lent }
 
 func (d *device) idle() bool {

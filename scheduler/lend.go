@@ -2,29 +2,34 @@ package scheduler
 
 import "slices"
 
-// lend leaves pages of a device to the caller.
+// lend leaves pages of a device to the caller, as soon as they can be had.
 func (p *EDF) lend(worker string, index, pages int) {
 	i, ok := slices.BinarySearchFunc(p.workers, worker, byName)
 	if !ok || index < 0 || index >= len(p.workers[i].devices) {
 		return
 	}
 	d := p.workers[i].devices[index]
-	d.lent = min(max(0, pages), d.pages)
+	d.lending = max(0, pages)
+	d.lent = min(d.lent, d.lending)
 }
 
-// makeRoom evicts what nothing waits for from devices that have lent more pages
-// than are free. What can't be had now is had when it can.
+// makeRoom lends what has been asked for, all at once: pages that are free, and
+// those of weights that nothing waits for. Until there are enough none is withheld.
 func (p *EDF) makeRoom() {
 	for _, d := range p.devices {
-		if d.lent == 0 || d.free() >= 0 {
+		if d.lent == d.lending {
 			continue
 		}
-		victims, ok := p.cheapest(d, -d.free(), never)
-		if !ok {
-			continue
+		var victims []*place
+		if lacking := d.lending - d.lent - d.free(); lacking > 0 {
+			enough := false
+			if victims, enough = p.cheapest(d, lacking, never); !enough {
+				continue
+			}
 		}
 		for _, v := range victims {
 			p.evict(v)
 		}
+		d.lent = d.lending
 	}
 }

@@ -152,9 +152,9 @@ type (
 		Model   ModelID
 		Devices int
 	}
-	// Lend gives the caller so many pages of a device for a purpose of its own:
-	// the policy evicts what nothing waits for until they are free, and leaves
-	// them alone. It replaces what was lent before; 0 gives all back.
+	// Lend gives the caller so many pages of a device for a purpose of its own, once
+	// they are free or can be had by evicting what nothing waits for; then the policy
+	// leaves them alone. It replaces what was asked for before; 0 gives all back.
 	Lend struct {
 		Worker        string
 		Device, Pages int

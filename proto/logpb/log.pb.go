@@ -2571,7 +2571,9 @@ type UnloadModel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Empty: all versions.
-	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Not 0, with a version: only if that is the model's id. Needs cluster version 4.
+	ModelId       uint64 `protobuf:"varint,3,opt,name=model_id,json=modelId,proto3" json:"model_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2618,6 +2620,13 @@ func (x *UnloadModel) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *UnloadModel) GetModelId() uint64 {
+	if x != nil {
+		return x.ModelId
+	}
+	return 0
 }
 
 // SetModelBlame stops a model that workers died with, or, with an empty blame,
@@ -2891,7 +2900,8 @@ func (x *SetPhase) GetLastModelId() uint64 {
 }
 
 // ReopenStartup has a cluster that serves accept loads again: the phase becomes
-// waiting, while serving goes on.
+// waiting, while serving goes on. When it was reopened already and profiles by now,
+// the phase becomes loading.
 type ReopenStartup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Close it instead: it must have been reopened, and no load have come.
@@ -3880,10 +3890,11 @@ const file_log_proto_rawDesc = "" +
 	"\vconstraints\x18\t \x03(\v2\x14.orrery.log.v1.LabelR\vconstraints\x124\n" +
 	"\alargest\x18\n" +
 	" \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\x12\x18\n" +
-	"\areplace\x18\v \x01(\bR\areplace\";\n" +
+	"\areplace\x18\v \x01(\bR\areplace\"V\n" +
 	"\vUnloadModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"@\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x19\n" +
+	"\bmodel_id\x18\x03 \x01(\x04R\amodelId\"@\n" +
 	"\rSetModelBlame\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x14\n" +
 	"\x05blame\x18\x02 \x01(\tR\x05blame\"\x87\x01\n" +

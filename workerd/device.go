@@ -156,8 +156,14 @@ func (d *device) beginEvict(id uint64) (engine.Weights, error) {
 	if _, err := d.model(id); err != nil {
 		return nil, err
 	}
-	if d.inference.uses(func(j *job) bool { return j.action.GetModelId() == id }) {
+	// A measurement that waits to go on with these weights has to begin anew.
+	waiting := func(j *job) bool { return j.action.GetModelId() == id && j.action.GetProfile() == nil }
+	running := func(j *job) bool { return j.action.GetModelId() == id }
+	if slices.ContainsFunc(d.inference.queue.jobs, waiting) || slices.ContainsFunc(d.inference.running, running) {
 		return nil, weightsInUse(id, "an action that waits or runs")
+	}
+	if d.cache.is(id, borrowed) {
+		return nil, weightsInUse(id, "a profile")
 	}
 	if w := d.depart(id, leaving); w != nil {
 		return w, nil

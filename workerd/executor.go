@@ -107,11 +107,8 @@ func (e *executor) execute(work context.Context, j *job) {
 	case unfinished && e.closed:
 		e.answer(j, nil, errShuttingDown)
 	case unfinished:
-		j.earliest, j.latest, j.started = next.at, never, 0
-		if j.dropped {
-			j.earliest = e.clock()
-		}
-		e.queue.push(j)
+		j.latest, j.started = never, 0
+		next.on.proceed(j, next.at)
 	default:
 		e.answer(j, r, err)
 	}
@@ -129,13 +126,34 @@ func (e *executor) cancel(unwanted func(*job) bool) []*job {
 func (e *executor) drop(s *session) {
 	for _, j := range e.cancel(func(j *job) bool { return j.from == origin(s) }) {
 		if j.measurement != nil {
-			j.dropped, j.earliest = true, e.clock()
-			e.queue.push(j)
-			e.poke()
+			j.dropped = true
+			e.proceed(j, e.clock())
 		}
 	}
 	for _, j := range e.running {
 		j.dropped = j.dropped || j.from == origin(s)
+	}
+}
+
+// proceed queues a job that has begun, to go on at an instant; at once if it is only to clear up. The lock is held.
+func (e *executor) proceed(j *job, at int64) {
+	j.earliest = at
+	if j.dropped || j.unwanted {
+		j.earliest = e.clock()
+	}
+	e.queue.push(j)
+	e.poke()
+}
+
+// abort has the measurements of a model end as soon as they can. The lock is held.
+func (e *executor) abort(model uint64) {
+	of := func(j *job) bool { return j.measurement != nil && j.action.GetModelId() == model }
+	for _, j := range e.cancel(of) {
+		j.unwanted = true
+		e.proceed(j, e.clock())
+	}
+	for _, j := range e.running {
+		j.unwanted = j.unwanted || of(j)
 	}
 }
 

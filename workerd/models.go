@@ -125,7 +125,7 @@ func (h *hostMemory) read(ctx context.Context, id uint64, wanted *sessionpb.Load
 		err = checkDigest(m, wanted)
 	}
 	if err == nil {
-		err = checkShapes(m.info.Signature, wanted)
+		err = checkShapes(m.info.Signature, maxRows(m), wanted)
 	}
 	if err != nil && m.handle != nil {
 		h.discard(m)
@@ -222,6 +222,8 @@ func (h *hostMemory) beginUnload(id uint64) (*model, map[*device]engine.Weights,
 		return nil, nil, unknownModel(id)
 	}
 	for _, d := range h.devices {
+		d.inference.abort(id)
+		d.transfer.abort(id)
 		if d.uses(id) {
 			return nil, nil, weightsInUse(id, "an action that waits or runs")
 		}

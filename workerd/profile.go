@@ -15,14 +15,19 @@ const sliceTime = 2 * time.Millisecond
 // idleAfter is how long after the last batch a device is nobody's.
 const idleAfter = time.Second
 
-// later is what a job returns that has done a slice of its work and wants to go on at an instant of the worker's clock.
-type later struct{ at int64 }
+// later is what a job returns that has done a slice of its work and wants to go on, on some executor at an instant of the
+// worker's clock.
+type later struct {
+	on *executor
+	at int64
+}
 
 func (later) Error() string { return "to be continued" }
 
 // profile carries out the next slice of a Profile action. Whatever else waits for the device goes before the slice after
 // it; while there are batches, a pause between the slices keeps to the share of the device's time that the leader allows.
-// In the end it leaves the device as it was.
+// Loads of the weights are measured where others are loaded, so that batches don't wait for them. In the end it leaves the
+// device as it was.
 func (d *device) profile(ctx context.Context, j *job) (*sessionpb.Result, error) {
 	start := d.clock()
 	if j.measurement == nil {
@@ -31,11 +36,18 @@ func (d *device) profile(ctx context.Context, j *job) (*sessionpb.Result, error)
 			return nil, err
 		}
 		j.measurement = m
+		if m.loads > 0 {
+			return nil, later{d.transfer, start}
+		}
 	}
 	m := j.measurement
 	finished, err := m.slice(ctx)
 	if err == nil && !finished {
-		return nil, later{d.clock() + d.pauseAfter(start, j.action.GetProfile().GetShare())}
+		on := d.inference
+		if m.loads > 0 {
+			on = d.transfer
+		}
+		return nil, later{on, d.clock() + d.pauseAfter(start, j.action.GetProfile().GetShare())}
 	}
 	d.endProfile(m)
 	if err != nil {
@@ -67,7 +79,6 @@ func (d *device) beginProfile(j *job) (*measurement, error) {
 	}
 	p := newMeasurement(d, j, m)
 	others := d.inference.uses(func(o *job) bool { return o != j && o.action.GetModelId() == id })
-	shared := wanted.GetShare() > 0 && wanted.GetShare() < 1
 	switch {
 	case d.cache.held[id] == nil:
 		if err := d.take(m, borrowed); err != nil {
@@ -76,7 +87,7 @@ func (d *device) beginProfile(j *job) (*measurement, error) {
 		p.ours, p.loads = true, max(1, int(wanted.GetWeightsLoads()))
 	case !d.cache.is(id, resident):
 		return nil, weightsInUse(id, "a load or an eviction")
-	case others || shared || wanted.GetWeightsLoads() == 0:
+	case others || wanted.GetWeightsLoads() == 0:
 		p.weights = d.weights[id] // they stay where they are
 	default:
 		p.borrowed, p.loads = true, int(wanted.GetWeightsLoads())
@@ -162,19 +173,20 @@ func newMeasurement(d *device, j *job, m *model) *measurement {
 	return p
 }
 
-// slice measures for a while, at least one load or run, and says whether nothing is left to do.
+// slice measures one load, or runs for a while, at least one, and says whether nothing is left to do.
 func (m *measurement) slice(ctx context.Context) (finished bool, err error) {
 	for start := time.Now(); ; {
 		if err := m.interrupted(); err != nil {
 			return false, err
 		}
-		switch {
-		case m.loads > 0:
-			err = m.load(ctx)
-		case len(m.rows) > 0:
+		if m.loads > 0 {
+			err := m.load(ctx)
+			return m.loads == 0 && len(m.rows) == 0, err
+		}
+		if len(m.rows) > 0 {
 			err = m.run(ctx)
 		}
-		if err != nil || m.loads == 0 && len(m.rows) == 0 {
+		if err != nil || len(m.rows) == 0 {
 			return true, err
 		}
 		if time.Since(start) >= sliceTime {
@@ -183,12 +195,19 @@ func (m *measurement) slice(ctx context.Context) (finished bool, err error) {
 	}
 }
 
-// interrupted says whether the measurement is of no use any more: its session is over, or the worker ends.
+// interrupted says whether the measurement can't go on: its session is over, the worker ends, the model is to be unloaded,
+// or weights that were used where they are have been evicted.
 func (m *measurement) interrupted() error {
-	m.device.mu.Lock()
-	defer m.device.mu.Unlock()
-	if m.job.dropped || m.device.inference.closed {
+	d := m.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch inPlace := !m.ours && !m.borrowed; {
+	case m.job.dropped || d.inference.closed:
 		return errShuttingDown
+	case m.job.unwanted:
+		return errCancelled
+	case inPlace && d.weights[m.model.id] != m.weights:
+		return refusef(sessionpb.ResultCode_RESULT_CODE_WEIGHTS_NOT_PRESENT, "the weights of model %d were evicted while it was measured", m.model.id)
 	}
 	return nil
 }

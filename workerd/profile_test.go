@@ -1,6 +1,8 @@
 package workerd
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,7 +275,6 @@ func TestProfileGivesItsWeightsToWhoLoadsThem(t *testing.T) {
 		l.expect(ok, loadWeights(1))
 		l.payload("r", 1, 2)
 		l.expect(ok, infer(1, "r"))
-		l.expect(weightsInUseCode, evictWeights(1))
 		if p := l.wants(ok, measuring).Profile; p.Execution[0].Runs != 9 || p.WeightsLoadP50Ns != int64(20*ms) {
 			t.Errorf("profile %v", p)
 		}
@@ -281,6 +282,62 @@ func TestProfileGivesItsWeightsToWhoLoadsThem(t *testing.T) {
 			t.Errorf("%d models are resident, %d weights are loaded", n, r.engine.loaded)
 		}
 		l.expect(ok, evictWeights(1))
+	})
+}
+
+// Weights that are measured where they are belong to the schedule: it may evict
+// them between two slices, and the measurement begins anew some other time.
+func TestProfileDoesNotPinWeights(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		l.payload("r", 1, 2)
+		l.expect(ok, infer(1, "r"))
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 9, Share: 0.1}))
+		time.Sleep(50 * ms)
+		l.expect(ok, evictWeights(1))
+		l.wants(notPresent, measuring)
+		if d := l.freshReport().Devices[0]; d.FreePages != 5 || d.Queued != 0 || r.engine.loaded != 0 {
+			t.Errorf("device afterwards: %v, %d weights are loaded", d, r.engine.loaded)
+		}
+	})
+}
+
+// Batches don't wait for weights that are loaded to measure that.
+func TestBatchesGoOnWhileLoadsAreMeasured(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) { e.sources["fake:b"].weightsBytes = 200 }, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.hold(1, "fake:a")
+		l.expect(ok, loadModel(2, "fake:b"))
+		measuring := l.do(profile(2, &sessionpb.Profile{Runs: 3, WeightsLoads: 20}))
+		for i := range 10 {
+			name := string(rune('a' + i))
+			sent := time.Now()
+			l.payload(name, 1, 2)
+			l.expect(ok, infer(1, name))
+			if took := time.Since(sent); took > 10*ms {
+				t.Errorf("batch %d took %v", i, took)
+			}
+			time.Sleep(3 * ms)
+		}
+		l.wants(ok, measuring)
+	})
+}
+
+// An unload has the measurement of its model end.
+func TestUnloadEndsAMeasurement(t *testing.T) {
+	inBubble(t, func(o *Options, e *fakeEngine) {
+		e.sources["fake:a"].runTime = func(run, rows int) time.Duration { return 10 * ms }
+	}, func(t *testing.T, r *rig) {
+		l := r.lead(4, "s")
+		l.expect(ok, loadModel(1, "fake:a"))
+		measuring := l.do(profile(1, &sessionpb.Profile{Runs: 1000}))
+		time.Sleep(50 * ms)
+		l.expect(weightsInUseCode, unloadModel(1))
+		l.wants(sessionpb.ResultCode_RESULT_CODE_CANCELLED, measuring)
+		l.expect(ok, unloadModel(1))
 	})
 }
 
@@ -312,5 +369,30 @@ func TestZeros(t *testing.T) {
 	}}, declared, 2)
 	if err != nil || len(b.Inputs[0].Data) != 2*8 || len(b.Inputs[1].Data) != 2*5*3*8 {
 		t.Errorf("with a declared shape: %v, %v", b, err)
+	}
+}
+
+func TestDeclaredShapesThatCanNotBeMeasured(t *testing.T) {
+	sig := tensor.Signature{Batched: true, Inputs: []tensor.Spec{{Name: "x", Type: tensor.FP32, Shape: []int64{-1, -1, 64}}}}
+	for shape, words := range map[string]string{
+		"2000,64":        "",
+		"2000":           "does not fit",
+		"2000,65":        "does not fit",
+		"20000000000,64": "declare a smaller one",
+		"1000000,64":     "in a batch of 16",
+	} {
+		var n []int64
+		for _, word := range strings.Split(shape, ",") {
+			value, _ := strconv.ParseInt(word, 10, 64)
+			n = append(n, value)
+		}
+		wanted := &sessionpb.LoadModel{Source: "s", Largest: []*logpb.TensorShape{{Name: "x", Shape: n}}}
+		err := checkShapes(sig, 16, wanted)
+		if words == "" && err != nil || words != "" && (err == nil || !strings.Contains(err.Error(), words)) {
+			t.Errorf("%s: %v, want %q", shape, err, words)
+		}
+	}
+	if err := checkShapes(sig, 1, &sessionpb.LoadModel{Largest: []*logpb.TensorShape{{Name: "y"}}}); err == nil || !strings.Contains(err.Error(), "[x]") {
+		t.Errorf("an input that is not there: %v", err)
 	}
 }

@@ -46,8 +46,9 @@ type job struct {
 	measurement *measurement
 	// items are the requests of an Infer, in the action's order.
 	items []*item
-	// dropped: the session that asked for it is over, nobody waits for the result.
-	dropped bool
+	// dropped: the session that asked for it is over, nobody waits for the result. unwanted: a measurement whose model is to
+	// be unloaded.
+	dropped, unwanted bool
 }
 
 func newJob(from origin, a *sessionpb.Action, now int64) *job {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -32,14 +33,15 @@ type deviceKey struct {
 
 // checks is what a leader remembers of them.
 type checks struct {
-	failed     map[deviceKey]int
+	failures   failures[deviceKey]
+	notBefore  map[deviceKey]time.Time
 	inHand     map[deviceKey]bool
 	checked    []*logpb.DeviceCheckUpdate
 	committing bool
 }
 
 func newChecks() checks {
-	return checks{failed: map[deviceKey]int{}, inHand: map[deviceKey]bool{}}
+	return checks{failures: failures[deviceKey]{}, notBefore: map[deviceKey]time.Time{}, inHand: map[deviceKey]bool{}}
 }
 
 // check starts the checks that can be started, and commits those that were made.
@@ -49,7 +51,7 @@ func (p *profiler) check(s *fsm.State) {
 	}
 	for _, record := range s.Workers() {
 		w := p.k.connections[record.Name]
-		if w == nil || !w.inService(s) || w.incarnation() != record.Incarnation {
+		if w == nil || !w.inService(s) || w.incarnation() != record.Incarnation || s.Serving() && !w.up {
 			continue
 		}
 		for _, d := range record.Devices {
@@ -58,6 +60,9 @@ func (p *profiler) check(s *fsm.State) {
 			}
 		}
 	}
+	gone := func(key deviceKey) bool { return s.Worker(key.worker).GetIncarnation() != key.incarnation }
+	maps.DeleteFunc(p.checks.failures, func(key deviceKey, _ *failure) bool { return gone(key) })
+	maps.DeleteFunc(p.checks.notBefore, func(key deviceKey, _ time.Time) bool { return gone(key) })
 	p.commitChecks()
 }
 
@@ -79,21 +84,23 @@ func (p *profiler) checkDevice(s *fsm.State, w *connection, record *logpb.Worker
 	p.wanted++
 	t := trial{model.Id, true}
 	switch {
-	case p.checks.failed[key] >= profileAttempts:
+	case p.checks.failures.final(key):
 		p.done++
 		return
-	case !p.enabled || p.checks.inHand[key] || w.profiling[d.Index] != 0 || !p.k.mayTry(w, t):
+	case !p.enabled || p.checks.inHand[key] || w.profiling[d.Index] != 0 || time.Now().Before(p.checks.notBefore[key]) || !p.k.mayTry(w, t):
 		return
 	}
 	p.checks.inHand[key] = true
 	wanted := &sessionpb.Profile{Warmups: checkWarmups, Runs: checkRuns, BudgetNs: int64(profileBudget), Rows: []uint32{longest.Rows}}
-	p.measure(s, &measuring{model: model, place: place{w, d}, wanted: wanted, done: func(m *measuring, r *sessionpb.Result) {
+	p.measure(s, &measuring{place: place{model, w, d}, wanted: wanted, done: func(m *measuring, r *sessionpb.Result) {
 		p.k.tried(w, t, r != nil && !passingLoad(r.Code))
 		measured := r.GetProfile().GetExecution()
 		if r.GetCode() != sessionpb.ResultCode_RESULT_CODE_OK || len(measured) != 1 {
 			delete(p.checks.inHand, key)
-			if r != nil && !passingLoad(r.Code) {
-				p.checks.failed[key]++
+			p.checks.notBefore[key] = time.Now().Add(m.pause(r))
+			if m.failed(r) {
+				p.k.log.Warn("a device could not be checked", "worker", record.Name, "device", d.Index, "model", model.Name,
+					"code", r.Code, "message", r.Message, "attempt", p.checks.failures.count(key), "of", profileAttempts)
 			}
 			return
 		}
@@ -127,8 +134,8 @@ func (p *profiler) yardstick(s *fsm.State, record *logpb.Worker, d *logpb.Device
 		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || m.GetInfo() == nil || m.Blame != "" || !measurable(record, d, m) {
 			continue
 		}
-		profile := s.Profile(profileKeyOf(m, d.Kind).proto())
-		if profile == nil || profile.Worker == record.Name && profile.Device == d.Index || profile.DriftedUnixNs != 0 {
+		profile := s.Profile(profileKeyOf(m, variantOf(record, d, m)).proto())
+		if profile == nil || profile.Worker == record.Name && profile.Device == d.Index {
 			continue
 		}
 		last := profile.Execution[len(profile.Execution)-1]
@@ -156,10 +163,14 @@ func (p *profiler) commitChecks() {
 	c.checked, c.committing = nil, true
 	p.k.commit(&logpb.Command{Body: &logpb.Command_PutDeviceChecks{PutDeviceChecks: &logpb.PutDeviceChecks{Updates: updates}}}, func(r *logpb.Result) {
 		c.committing = false
+		if r == nil {
+			c.checked = append(c.checked, updates...)
+			return
+		}
 		for _, u := range updates {
 			delete(c.inHand, deviceKey{u.Worker, u.Incarnation, u.Check.Device})
 		}
-		if err := refused(r); r != nil && err != nil {
+		if err := refused(r); err != nil {
 			p.k.log.Error("checks of devices were refused", "error", err)
 		}
 	})

@@ -28,6 +28,8 @@ const (
 	restShare = 3
 	// lookShare is the same for a pass when nothing has happened since the last one.
 	lookShare = 20
+	// longestRest bounds both: a pass may have waited for something.
+	longestRest = time.Second
 	// startingRest bounds the rest as long as requests only wait: while workers
 	// load, and until a new leader's scheduler has begun.
 	startingRest = 20 * time.Millisecond
@@ -128,7 +130,7 @@ func (k *coordinator) lookAfter(pass time.Duration) time.Duration {
 	if !k.feed.started {
 		return 0
 	}
-	return lookShare * pass
+	return min(lookShare*pass, longestRest)
 }
 
 // restAfter is how long the rest after a pass is that took so long. While models
@@ -136,7 +138,7 @@ func (k *coordinator) lookAfter(pass time.Duration) time.Duration {
 func (k *coordinator) restAfter(pass time.Duration) time.Duration {
 	measuring := k.profiler.enabled && !k.feed.serving
 	if k.feed.started || measuring {
-		return restShare * pass
+		return min(restShare*pass, longestRest)
 	}
 	return min(restShare*pass, startingRest)
 }

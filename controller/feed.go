@@ -98,7 +98,8 @@ func (f *feed) modelEvents(s *fsm.State, events []scheduler.Event) []scheduler.E
 
 func (f *feed) profileEvents(s *fsm.State, m *logpb.Model, events []scheduler.Event) []scheduler.Event {
 	id := scheduler.ModelID(m.Id)
-	for _, p := range s.ProfilesOf(m) {
+	for _, known := range profilesOf(s, m) {
+		p := profileFor(s, m, known.Key.DeviceKind)
 		if f.profiles[id][p.Key.DeviceKind] == p {
 			continue
 		}

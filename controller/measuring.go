@@ -17,7 +17,8 @@ import (
 const (
 	// crowdedRetry is the pause after a device had no room or time for a measurement.
 	crowdedRetry = time.Second
-	// crowdedPatience is how long room is waited for on one device.
+	// crowdedPatience is how long room is waited for on one device; then that counts as
+	// a failure.
 	crowdedPatience = 30 * time.Second
 )
 
@@ -25,7 +26,8 @@ const (
 // that says nothing of the model.
 func crowded(c sessionpb.ResultCode) bool {
 	switch c {
-	case sessionpb.ResultCode_RESULT_CODE_CACHE_EXHAUSTED, sessionpb.ResultCode_RESULT_CODE_TOO_EARLY, sessionpb.ResultCode_RESULT_CODE_WEIGHTS_IN_USE:
+	case sessionpb.ResultCode_RESULT_CODE_CACHE_EXHAUSTED, sessionpb.ResultCode_RESULT_CODE_TOO_EARLY, sessionpb.ResultCode_RESULT_CODE_WEIGHTS_IN_USE,
+		sessionpb.ResultCode_RESULT_CODE_WEIGHTS_NOT_PRESENT:
 		return true
 	}
 	return false
@@ -33,7 +35,6 @@ func crowded(c sessionpb.ResultCode) bool {
 
 // measuring is a measurement in a worker's hands.
 type measuring struct {
-	model *logpb.Model
 	place
 	wanted *sessionpb.Profile
 	// done is called with the result; nil when the worker went away.
@@ -45,6 +46,25 @@ type measuring struct {
 	lent bool
 	// retryAt is when it is tried again, while it is stalled.
 	retryAt time.Time
+}
+
+// failed says whether a result tells that what was to be measured can't be.
+func (m *measuring) failed(r *sessionpb.Result) bool {
+	switch {
+	case r == nil || passingLoad(r.Code) || r.Code == sessionpb.ResultCode_RESULT_CODE_OK:
+		return false
+	case crowded(r.Code):
+		return time.Since(m.began) >= crowdedPatience
+	}
+	return true
+}
+
+// pause is how long it is not tried again after a result that is of no use.
+func (m *measuring) pause(r *sessionpb.Result) time.Duration {
+	if r == nil || passingLoad(r.Code) || m.failed(r) {
+		return actionRetry
+	}
+	return crowdedRetry
 }
 
 // measure sends a measurement to its worker.
@@ -78,11 +98,16 @@ func (p *profiler) measuredBy(m *measuring, r *sessionpb.Result) {
 		p.stalled = append(p.stalled, m)
 		return
 	}
+	p.end(m)
+	m.done(m, r)
+}
+
+// end gives the device back.
+func (p *profiler) end(m *measuring) {
 	delete(m.worker.profiling, m.device.Index)
 	if m.lent {
 		p.lend(m, 0)
 	}
-	m.done(m, r)
 }
 
 // resume tries again what waits for room.
@@ -91,9 +116,13 @@ func (p *profiler) resume(s *fsm.State) {
 		switch {
 		case m.worker.session != m.session:
 			m.done(m, nil)
+		case !m.worker.inService(s):
+			p.end(m)
+			m.done(m, nil)
 		case time.Now().Before(m.retryAt):
 			return false
 		default:
+			p.lend(m, pagesOf(m.model, m.device))
 			p.send(m)
 		}
 		return true

@@ -102,7 +102,7 @@ const bringBack = "see `orrery worker list`, and bring one of them back (`orrery
 // worker that may run it.
 func profiledOn(s *fsm.State, w *logpb.Worker, m *logpb.Model) bool {
 	return slices.ContainsFunc(w.Devices, func(d *logpb.Device) bool {
-		return runsOn(d, m) && s.Profile(profileKeyOf(m, d.Kind).proto()) != nil
+		return runsOn(d, m) && profileFor(s, m, d.Kind) != nil
 	})
 }
 

@@ -19,8 +19,6 @@ const (
 	profileRuns         = 100
 	profileBudget       = 300 * time.Millisecond
 	profileWeightsLoads = 3
-	// profileAttempts are made before a model is given up on a kind of device.
-	profileAttempts = 3
 )
 
 // profileKey is a logpb.ProfileKey that can key a map.
@@ -30,20 +28,16 @@ func (k profileKey) proto() *logpb.ProfileKey {
 	return &logpb.ProfileKey{Digest: k.digest, Engine: k.engine, EngineVersion: k.version, Shapes: k.shapes, DeviceKind: k.kind}
 }
 
-// profileKeyOf is the key of a model's profile on a kind of device.
-func profileKeyOf(m *logpb.Model, kind string) profileKey {
-	return profileKey{m.Info.GetDigest(), m.Info.GetEngine(), m.Info.GetEngineVersion(), fsm.ShapesKey(m.Largest), kind}
-}
-
 // profiler has every model measured once on every kind of device that holds
-// it, and every other device of that kind checked once. Profiles and checks are in
-// the log: nothing is measured again by the next leader.
+// it, by every version of its engine, and every other device of that kind checked
+// once. Profiles and checks are in the log: nothing is measured again by the next
+// leader.
 type profiler struct {
 	k *coordinator
 	// enabled from the phase profiling on.
 	enabled bool
-	// failed counts attempts; a key with profileAttempts is given up.
-	failed map[profileKey]int
+	// failures are of keys that could not be measured.
+	failures failures[profileKey]
 	// notBefore is when a measurement that was put off may be tried again.
 	notBefore map[profileKey]time.Time
 	// inHand are the models that are being measured, or measured and being committed,
@@ -61,16 +55,17 @@ type profiler struct {
 
 func newProfiler(k *coordinator) profiler {
 	return profiler{
-		k: k, failed: map[profileKey]int{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]uint64{}, checks: newChecks(),
+		k: k, failures: failures[profileKey]{}, notBefore: map[profileKey]time.Time{}, inHand: map[profileKey]uint64{}, checks: newChecks(),
 	}
 }
 
 // need is what a profile is to have.
 type need struct {
-	key   profileKey
-	model *logpb.Model // one that needs it
-	rows  []uint32     // ascending
-	waits bool         // for the phase: see waitsForPhase
+	key profileKey
+	variant
+	models []*logpb.Model // that need it
+	rows   []uint32       // ascending
+	waits  bool           // for the phase: see waitsForPhase
 }
 
 // needs are what all models need, in order of the models' ids. Models of one source
@@ -82,20 +77,24 @@ func (p *profiler) needs(s *fsm.State) []*need {
 		if m.Info == nil || m.Blame != "" || m.Retiring {
 			continue
 		}
-		for _, kind := range kindsOf(s, m) {
-			key := profileKeyOf(m, kind)
+		for _, v := range variantsOf(s, m) {
+			key := profileKeyOf(m, v)
 			n := byKey[key]
 			if n == nil {
-				n = &need{key: key, model: m, waits: true}
+				n = &need{key: key, variant: v, waits: true}
 				byKey[key] = n
 				all = append(all, n)
 			}
+			n.models = append(n.models, m)
 			if rows := profileRows(m); len(rows) > len(n.rows) {
 				n.rows = rows // of one source, so the longer has all of the shorter
 			}
 			n.waits = n.waits && waitsForPhase(s, m)
 		}
 	}
+	unneeded := func(key profileKey) bool { return byKey[key] == nil }
+	maps.DeleteFunc(p.failures, func(key profileKey, _ *failure) bool { return unneeded(key) })
+	maps.DeleteFunc(p.notBefore, func(key profileKey, _ time.Time) bool { return unneeded(key) })
 	return all
 }
 
@@ -103,33 +102,6 @@ func (p *profiler) needs(s *fsm.State) []*need {
 // those are measured together, when the loads have been quiet.
 func waitsForPhase(s *fsm.State, m *logpb.Model) bool {
 	return s.Cluster().GetReopened() && m.Id > s.Cluster().GetReopenedAfterModel() && s.Phase() != logpb.Phase_PHASE_PROFILING
-}
-
-// kindsOf are the kinds of devices that have the model or may have it, sorted.
-func kindsOf(s *fsm.State, m *logpb.Model) (kinds []string) {
-	for _, h := range s.Holdings(m.Id) {
-		w := s.Worker(h.Worker)
-		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || w.GetStatus() != logpb.WorkerStatus_WORKER_STATUS_READY {
-			continue
-		}
-		for _, d := range w.Devices {
-			if measurable(w, d, m) && !slices.Contains(kinds, d.Kind) {
-				kinds = append(kinds, d.Kind)
-			}
-		}
-	}
-	slices.Sort(kinds)
-	return kinds
-}
-
-// measurable says whether a device has room for the model, and runs it by the engine
-// of the model's version: profiles of different versions are different.
-func measurable(w *logpb.Worker, d *logpb.Device, m *logpb.Model) bool {
-	return slices.Contains(d.Engines, m.Info.Engine) && runs(w, m.Info) && m.Info.WeightsBytes <= uint64(d.Pages)*d.PageBytes
-}
-
-func runs(w *logpb.Worker, info *logpb.ModelInfo) bool {
-	return slices.ContainsFunc(w.Engines, func(e *logpb.Engine) bool { return e.Name == info.Engine && e.Version == info.EngineVersion })
 }
 
 // profileRows are the numbers of rows that have to be known to run any batch that
@@ -159,7 +131,7 @@ func (p *profiler) step(s *fsm.State) {
 	for _, n := range p.needs(s) {
 		p.wanted++
 		lack := lacking(s.Profile(n.key.proto()), n.rows)
-		if len(lack) == 0 || p.failed[n.key] >= profileAttempts {
+		if len(lack) == 0 || p.failures.final(n.key) {
 			p.done++
 			continue
 		}
@@ -171,24 +143,37 @@ func (p *profiler) step(s *fsm.State) {
 	p.check(s)
 }
 
+// settled says whether a model has been measured, or given up, wherever it is held.
+func (p *profiler) settled(s *fsm.State, m *logpb.Model) bool {
+	for _, v := range variantsOf(s, m) {
+		key := profileKeyOf(m, v)
+		if len(lacking(s.Profile(key.proto()), profileRows(m))) > 0 && !p.failures.final(key) {
+			return false
+		}
+	}
+	return true
+}
+
 // place is where a model can be measured.
 type place struct {
+	model  *logpb.Model
 	worker *connection
 	device *logpb.Device
 }
 
-// places are the devices of a kind that hold the model and can be used now, those of
-// the workers with the least to do first.
-func (p *profiler) places(s *fsm.State, m *logpb.Model, kind string) (places []place) {
+// places are the devices that hold a model and can measure it now, those of the
+// workers with the least to do first. While the cluster serves, the scheduler has to
+// know them.
+func (p *profiler) places(s *fsm.State, m *logpb.Model, v variant) (places []place) {
 	for _, h := range s.Holdings(m.Id) {
 		c := p.k.connections[h.Worker]
-		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || c == nil || !c.inService(s) {
+		if h.Status != logpb.HoldingStatus_HOLDING_STATUS_LOADED || c == nil || !c.inService(s) || s.Serving() && !c.up {
 			continue
 		}
 		w := s.Worker(h.Worker)
 		for _, d := range w.Devices {
-			if d.Kind == kind && measurable(w, d, m) {
-				places = append(places, place{c, d})
+			if measurable(w, d, m) && variantOf(w, d, m) == v {
+				places = append(places, place{m, c, d})
 			}
 		}
 	}
@@ -204,52 +189,47 @@ func (p *profiler) start(s *fsm.State, n *need, rows []uint32) {
 	if time.Now().Before(p.notBefore[n.key]) {
 		return
 	}
-	t := trial{n.model.Id, true}
-	places := p.places(s, n.model, n.key.kind)
-	survivors := slices.ContainsFunc(places, func(at place) bool { return !p.k.suspects.killed(t, at.worker.name) })
+	var places []place
+	for _, m := range n.models {
+		places = append(places, p.places(s, m, n.variant)...)
+	}
+	killed := func(at place) bool { return p.k.suspects.killed(trial{at.model.Id, true}, at.worker.name) }
+	survivors := slices.ContainsFunc(places, func(at place) bool { return !killed(at) })
 	i := slices.IndexFunc(places, func(at place) bool {
-		if survivors && p.k.suspects.killed(t, at.worker.name) {
-			return false
-		}
-		return at.worker.profiling[at.device.Index] == 0 && p.k.mayTry(at.worker, t)
+		return !(survivors && killed(at)) && at.worker.profiling[at.device.Index] == 0 && p.k.mayTry(at.worker, trial{at.model.Id, true})
 	})
 	if i < 0 {
 		return
 	}
-	p.inHand[n.key] = n.model.Id
+	p.inHand[n.key] = places[i].model.Id
 	wanted := &sessionpb.Profile{Warmups: profileWarmups, Runs: profileRuns, BudgetNs: int64(profileBudget), Rows: rows}
 	if s.Profile(n.key.proto()) == nil {
 		wanted.WeightsLoads = profileWeightsLoads
 	}
-	p.k.log.Info("profiling", "model", n.model.Name, "device_kind", n.key.kind, "worker", places[i].worker.name)
-	p.measure(s, &measuring{model: n.model, place: places[i], wanted: wanted, done: func(m *measuring, r *sessionpb.Result) {
-		p.k.tried(m.worker, t, r != nil && !passingLoad(r.Code))
-		p.finish(n, m, r)
+	p.k.log.Info("profiling", "model", places[i].model.Name, "device_kind", n.kind, "worker", places[i].worker.name)
+	p.measure(s, &measuring{place: places[i], wanted: wanted, done: func(m *measuring, r *sessionpb.Result) {
+		p.k.tried(m.worker, trial{m.model.Id, true}, r != nil && !passingLoad(r.Code))
+		p.finish(n.key, m, r)
 	}})
 }
 
 // finish takes in a measurement. A nil result means that the worker went away:
 // another one is asked.
-func (p *profiler) finish(n *need, m *measuring, r *sessionpb.Result) {
+func (p *profiler) finish(key profileKey, m *measuring, r *sessionpb.Result) {
 	measured := r.GetProfile()
 	if r.GetCode() == sessionpb.ResultCode_RESULT_CODE_OK && measured != nil && (measured.WeightsLoadP50Ns > 0 || m.wanted.WeightsLoads == 0) {
-		measured.Key = n.key.proto()
+		measured.Key = key.proto()
 		measured.Worker, measured.Device, measured.MeasuredUnixNs = m.worker.name, m.device.Index, time.Now().UnixNano()
 		p.measured = append(p.measured, measured)
 		return
 	}
-	delete(p.inHand, n.key)
-	p.notBefore[n.key] = time.Now().Add(actionRetry)
-	if r == nil || passingLoad(r.Code) {
+	delete(p.inHand, key)
+	p.notBefore[key] = time.Now().Add(m.pause(r))
+	if !m.failed(r) {
 		return
 	}
-	if crowded(r.Code) || r.Code == sessionpb.ResultCode_RESULT_CODE_OK {
-		p.notBefore[n.key] = time.Now().Add(crowdedRetry)
-		return
-	}
-	p.failed[n.key]++
-	p.k.log.Warn("profiling failed", "model", n.model.Name, "device_kind", n.key.kind, "code", r.Code, "message", r.Message,
-		"attempt", p.failed[n.key], "of", profileAttempts)
+	p.k.log.Warn("profiling failed", "model", m.model.Name, "device_kind", key.kind, "worker", m.worker.name, "code", r.Code, "message", r.Message,
+		"attempt", p.failures.count(key), "of", profileAttempts)
 }
 
 // commit puts all that has been measured into one log entry.
@@ -276,10 +256,10 @@ func (p *profiler) commit(s *fsm.State) {
 			p.k.log.Error("profiles were refused", "error", err)
 		}
 		for _, profile := range profiles {
-			key := profileKey{profile.Key.Digest, profile.Key.Engine, profile.Key.EngineVersion, profile.Key.Shapes, profile.Key.DeviceKind}
+			key := keyOf(profile)
 			delete(p.inHand, key)
 			if r.Reason != logpb.Reason_REASON_NONE {
-				p.failed[key]++
+				p.failures.count(key)
 			}
 		}
 	})
@@ -292,6 +272,10 @@ func merged(before, now *logpb.Profile) *logpb.Profile {
 		Execution:         slices.Clone(now.Execution),
 		OutputBytesPerRow: max(now.OutputBytesPerRow, before.GetOutputBytesPerRow()),
 		Worker:            now.Worker, Device: now.Device, MeasuredUnixNs: now.MeasuredUnixNs, DriftedUnixNs: now.DriftedUnixNs,
+	}
+	if before != nil {
+		// What was known is the most of it.
+		m.Worker, m.Device, m.MeasuredUnixNs, m.DriftedUnixNs = before.Worker, before.Device, before.MeasuredUnixNs, before.DriftedUnixNs
 	}
 	if before != nil && m.WeightsLoadP50Ns == 0 {
 		m.WeightsLoadP50Ns, m.WeightsLoadP99Ns = before.WeightsLoadP50Ns, before.WeightsLoadP99Ns

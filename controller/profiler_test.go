@@ -43,11 +43,11 @@ func TestRowsThatAreMeasured(t *testing.T) {
 }
 
 func TestMergedProfiles(t *testing.T) {
-	before := &logpb.Profile{WeightsLoadP50Ns: 5, WeightsLoadP99Ns: 6, Execution: rowsTimes(1, 4), OutputBytesPerRow: 64}
+	before := &logpb.Profile{WeightsLoadP50Ns: 5, WeightsLoadP99Ns: 6, Execution: rowsTimes(1, 4), OutputBytesPerRow: 64, Worker: "w1", DriftedUnixNs: 3}
 	now := &logpb.Profile{Execution: []*logpb.RowsTime{{Rows: 4, P50Ns: 7}, {Rows: 8, P50Ns: 9}}, OutputBytesPerRow: 8, Worker: "w2"}
 	m := merged(before, now)
 	if !slices.Equal(rowsOf(m), []uint32{1, 4, 8}) || m.Execution[1].P50Ns != 7 || m.WeightsLoadP50Ns != 5 || m.WeightsLoadP99Ns != 6 ||
-		m.OutputBytesPerRow != 64 || m.Worker != "w2" {
+		m.OutputBytesPerRow != 64 || m.Worker != "w1" || m.DriftedUnixNs != 3 {
 		t.Errorf("%v", m)
 	}
 	if len(before.Execution) != 2 || len(now.Execution) != 2 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/orrery-project/orrery/fsm"
+	"github.com/orrery-project/orrery/internal/stats"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/scheduler"
 )
@@ -83,10 +84,14 @@ type refresher struct {
 // step asks the dispatcher for what has run, now and then.
 func (f *refresher) step(s *fsm.State) {
 	interval := f.k.term.c.tunables.Load().ProfileRefresh
-	if !s.Serving() || interval <= 0 || f.busy || time.Since(f.looked) < interval || s.Cluster().GetVersion() < 4 {
+	never := interval <= 0 || s.Cluster().GetVersion() < 4
+	if never {
+		interval = time.Minute // to forget models that are gone
+	}
+	if !s.Serving() || f.busy || time.Since(f.looked) < interval {
 		return
 	}
-	f.looked, f.busy = time.Now(), true
+	f.looked, f.busy = time.Now(), !never
 	wanted := map[scheduler.ModelID]bool{}
 	for _, m := range s.Models() {
 		wanted[scheduler.ModelID(m.Id)] = true
@@ -94,6 +99,9 @@ func (f *refresher) step(s *fsm.State) {
 	d := f.k.term.dispatcher
 	d.mailbox.post(func() {
 		maps.DeleteFunc(d.ran, func(k ranKey, _ *sample) bool { return !wanted[k.model] })
+		if never {
+			return
+		}
 		all := d.ran.clone()
 		f.k.mailbox.post(func() { f.k.term.c.options.Replica.Read(func(s *fsm.State) { f.compare(s, all) }) })
 	})
@@ -105,8 +113,8 @@ func (f *refresher) compare(s *fsm.State, all ran) {
 	var profiles []*logpb.Profile
 	for key, times := range byProfile(s, all) {
 		before := s.Profile(key.proto())
-		if before == nil {
-			continue
+		if before == nil || f.k.profiler.inHand[key] != 0 {
+			continue // what is measured now is written soon
 		}
 		if now := drifted(before, times); now != nil {
 			now.DriftedUnixNs = time.Now().UnixNano()
@@ -136,7 +144,11 @@ func byProfile(s *fsm.State, all ran) map[profileKey]map[uint32][]int64 {
 		if m.GetInfo() == nil {
 			continue
 		}
-		key := profileKeyOf(m, k.kind)
+		profile := profileFor(s, m, k.kind)
+		if profile == nil {
+			continue
+		}
+		key := keyOf(profile)
 		if joined[key] == nil {
 			joined[key] = map[uint32][]int64{}
 		}
@@ -155,9 +167,9 @@ func drifted(before *logpb.Profile, times map[uint32][]int64) *logpb.Profile {
 			continue
 		}
 		slices.Sort(runs)
-		p50, p99 := runs[(len(runs)-1)/2], runs[(len(runs)*99+99)/100-1]
+		p50, p99 := stats.Percentile(runs, 0.50), stats.Percentile(runs, 0.99)
 		if off(p50, e.P50Ns) > refreshTolerance || e.Runs < refreshLeast && off(p99, e.P99Ns) > refreshTail {
-			now.Execution = append(now.Execution, &logpb.RowsTime{Rows: e.Rows, P50Ns: p50, P99Ns: p99, Runs: uint32(len(runs)), Outliers: outliers(runs, p50)})
+			now.Execution = append(now.Execution, &logpb.RowsTime{Rows: e.Rows, P50Ns: p50, P99Ns: p99, Runs: uint32(len(runs)), Outliers: stats.Outliers(runs, p50)})
 		}
 	}
 	if len(now.Execution) == 0 {
@@ -168,13 +180,3 @@ func drifted(before *logpb.Profile, times map[uint32][]int64) *logpb.Profile {
 
 // off is how far a time is from what it was, as a share of that.
 func off(now, before int64) float64 { return math.Abs(float64(now-before)) / float64(before) }
-
-// outliers are runs of more than three times the median, as workers count them.
-func outliers(runs []int64, p50 int64) (n uint32) {
-	for _, t := range runs {
-		if t > 3*p50 {
-			n++
-		}
-	}
-	return n
-}

@@ -63,6 +63,7 @@ func (k *coordinator) register(s *fsm.State, w *connection) {
 			k.log.Warn("worker was not registered", "worker", w.name, "error", err)
 			return
 		}
+		clear(k.profiler.failures) // it may have been mended
 		k.log.Info("worker registered", "worker", w.name, "incarnation", said.Incarnation, "address", said.SessionAddress)
 	})
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -53,22 +54,41 @@ func (r *replacements) step(s *fsm.State) {
 	}
 	for _, m := range s.Models() {
 		switch {
-		case m.Replaces != 0 && !obstacleTo(s, m, r.k.workers()).exists() && r.warm(s, m):
-			r.commit(&logpb.Command{Body: &logpb.Command_ReplaceModel{ReplaceModel: &logpb.ReplaceModel{ModelId: m.Id}}})
-			r.k.log.Info("a model takes over from the version before", "model", m.Name, "version", m.Version,
-				"devices_with_weights", r.devices(m.Id), "before", r.devices(m.Replaces))
+		case m.Replaces != 0 && r.ready(s, m) && r.warm(s, m):
+			warm, before := r.devices(m.Id), r.devices(m.Replaces)
+			r.commit(&logpb.Command{Body: &logpb.Command_ReplaceModel{ReplaceModel: &logpb.ReplaceModel{ModelId: m.Id}}}, func() {
+				r.k.log.Info("a model takes over from the version before", "model", m.Name, "version", m.Version,
+					"devices_with_weights", warm, "before", before)
+			})
 			return
 		case m.Retiring && r.over(m):
-			r.commit(&logpb.Command{Body: &logpb.Command_UnloadModel{UnloadModel: &logpb.UnloadModel{Name: m.Name, Version: m.Version}}})
-			r.k.log.Info("a replaced version has nothing left to do and is unloaded", "model", m.Name, "version", m.Version)
+			r.commit(&logpb.Command{Body: &logpb.Command_UnloadModel{UnloadModel: &logpb.UnloadModel{Name: m.Name, Version: m.Version, ModelId: m.Id}}}, func() {
+				r.k.log.Info("a replaced version has nothing left to do and is unloaded", "model", m.Name, "version", m.Version)
+			})
 			return
 		}
 	}
+	gone := func(id uint64) bool { return s.Model(id) == nil }
+	maps.DeleteFunc(r.warming, func(id uint64, _ time.Time) bool { return gone(id) })
+	maps.DeleteFunc(r.retired, func(id uint64, _ *retired) bool { return gone(id) })
 }
 
-func (r *replacements) commit(c *logpb.Command) {
+// commit commits a command; done is called when it had its effect.
+func (r *replacements) commit(c *logpb.Command, done func()) {
 	r.committing = true
-	r.k.commit(c, func(*logpb.Result) { r.committing = false })
+	r.k.commit(c, func(result *logpb.Result) {
+		r.committing = false
+		if result != nil && result.Reason == logpb.Reason_REASON_NONE {
+			done()
+		}
+	})
+}
+
+// ready says whether a replacement can do all that it ever will: each worker that
+// shall hold it has loaded it or failed to, it has been measured or given up wherever
+// that is, and can be served.
+func (r *replacements) ready(s *fsm.State, m *logpb.Model) bool {
+	return settled(s, m) && r.k.profiler.settled(s, m) && !obstacleTo(s, m, r.k.workers()).exists()
 }
 
 // warm says whether the weights are on as many devices as those of the version that
@@ -107,8 +127,8 @@ func (r *replacements) devices(id uint64) (n int) {
 
 // usable is how many devices may have a model's weights.
 func (r *replacements) usable(s *fsm.State, m *logpb.Model) (n int) {
-	for _, kind := range kindsOf(s, m) {
-		n += len(r.k.profiler.places(s, m, kind))
+	for _, v := range variantsOf(s, m) {
+		n += len(r.k.profiler.places(s, m, v))
 	}
 	return n
 }

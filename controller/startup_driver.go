@@ -182,13 +182,13 @@ func progress(s *fsm.State, p *profiler, m *logpb.Model) *controlpb.ModelProgres
 	if m.Info == nil {
 		return out
 	}
-	for _, kind := range kindsOf(s, m) {
-		key := profileKeyOf(m, kind)
+	for _, v := range variantsOf(s, m) {
+		key := profileKeyOf(m, v)
 		out.ProfilesWanted++
 		switch {
 		case len(lacking(s.Profile(key.proto()), profileRows(m))) == 0:
 			out.ProfilesDone++
-		case p != nil && p.failed[key] >= profileAttempts:
+		case p != nil && p.failures.final(key):
 			out.ProfilesFailed++
 		case p != nil && p.inHand[key] == m.Id:
 			out.Profiling = true

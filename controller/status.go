@@ -47,7 +47,7 @@ func modelStatus(s *fsm.State, m *logpb.Model, live liveWorkers) *controlpb.Mode
 		}
 	}
 	status := &controlpb.ModelStatus{
-		Model: m, Copies: copies, Profiles: s.ProfilesOf(m), Code: string(o.code), Reason: o.reason, Advice: o.advice,
+		Model: m, Copies: copies, Profiles: profilesOf(s, m), Code: string(o.code), Reason: o.reason, Advice: o.advice,
 		ProfileRows: profileRows(m),
 	}
 	for _, h := range s.Holdings(m.Id) {

@@ -1,9 +1,9 @@
 package workerd
 
 import (
-	"math"
 	"slices"
 
+	"github.com/orrery-project/orrery/internal/stats"
 	"github.com/orrery-project/orrery/internal/tensor"
 	"github.com/orrery-project/orrery/proto/logpb"
 	"github.com/orrery-project/orrery/proto/sessionpb"
@@ -18,8 +18,6 @@ const (
 	// stableMedian and stableTail are how far the median and the 99th percentile of the first half of the runs may be from
 	// those of the second, when they are stable.
 	stableMedian, stableTail = 0.02, 0.05
-	// outlierFactor times the median is where a run counts as an outlier.
-	outlierFactor = 3
 )
 
 // enough says whether runs, in the order in which they were made, suffice.
@@ -53,24 +51,15 @@ func near(a, b int64, share float64) bool {
 // quantiles are the median and the 99th percentile.
 func quantiles(times []int64) (p50, p99 int64) {
 	sorted := slices.Sorted(slices.Values(times))
-	return percentile(sorted, 0.50), percentile(sorted, 0.99)
+	return stats.Percentile(sorted, 0.50), stats.Percentile(sorted, 0.99)
 }
 
 // summary says about one number of rows what its runs tell. Outliers are counted, and part of the percentiles.
 func summary(rows int, runs []int64) *logpb.RowsTime {
 	s := &logpb.RowsTime{Rows: uint32(rows), Runs: uint32(len(runs))}
 	s.P50Ns, s.P99Ns = quantiles(runs)
-	for _, t := range runs {
-		if t > outlierFactor*s.P50Ns {
-			s.Outliers++
-		}
-	}
+	s.Outliers = stats.Outliers(runs, s.P50Ns)
 	return s
-}
-
-// percentile is the nearest-rank percentile of ascending values.
-func percentile(sorted []int64, p float64) int64 {
-	return sorted[max(0, int(math.Ceil(p*float64(len(sorted))))-1)]
 }
 
 // zeros is a batch of zeros, or of empty strings. Inputs with variable dimensions but the batch have the shapes that were

@@ -116,6 +116,8 @@ func (q *query) replace(ctx context.Context, wanted *logpb.LoadModel, versions [
 		return err
 	}
 	r := &replacement{query: q, shown: shown, now: models[0], old: models[0].Model.GetReplaces()}
+	before := slices.ContainsFunc(versions, func(v *controlpb.ModelStatus) bool { return v.Model.GetId() == models[0].Model.GetId() })
+	r.over = r.old == 0 && !before
 	if i := slices.IndexFunc(versions, func(v *controlpb.ModelStatus) bool { return v.Model.GetId() == r.old }); i >= 0 {
 		r.before = "version " + versions[i].Model.GetVersion()
 	} else {
@@ -144,14 +146,15 @@ type replacement struct {
 	shown *loadProgress
 	now   *controlpb.ModelStatus
 	// old is the id of the model that is replaced, and before says its version; 0:
-	// there was nothing left to do.
+	// there was nothing left to do, or it was over before the answer came.
 	old    uint64
 	before string
+	over   bool
 }
 
 func (r *replacement) outcome() string {
 	m := r.now.Model
-	if r.old == 0 {
+	if r.old == 0 && !r.over {
 		return fmt.Sprintf("version %s of %s is there already, and replaces nothing", m.GetVersion(), m.GetName())
 	}
 	return fmt.Sprintf("version %s of %s has taken the place of %s, which ends what it has and is then unloaded", m.GetVersion(), m.GetName(), r.before)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -77,12 +78,19 @@ func TestModelReplace(t *testing.T) {
 			"it is there already", []*controlpb.ModelStatus{newer(0, "", loaded)},
 			"--model-version 2", 0, "version 2 of fashion-mlp is there already, and replaces nothing\n", "",
 		},
+		{
+			"it is over before the answer", []*controlpb.ModelStatus{newer(0, "", loaded)},
+			"", 0, "version 2 of fashion-mlp has taken the place of the version before", "",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := testnet.New()
 				f := answers()
 				f.replacing = test.replacing
+				if test.name == "it is there already" {
+					f.models = append(slices.Clone(f.models), test.replacing[0])
+				}
 				if test.name == "it can't be measured" {
 					f.startup = []*controlpb.StartupStatus{unmeasured}
 				}

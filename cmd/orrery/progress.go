@@ -37,15 +37,17 @@ func (p *progress) print(line string) {
 // progressLine leaves out what changes with every tick of the clock.
 func progressLine(s *controlpb.StartupStatus) string {
 	line := phaseText(s)
+	many := len(s.Models) > fewModels
+	counts := s.WaitingFor != "" && s.WaitingFor[0] >= '0' && s.WaitingFor[0] <= '9'
 	switch {
-	case s.WaitingFor == "":
+	case s.WaitingFor == "" || many && counts: // of many models the sums say how many
 	case s.Phase == logpb.Phase_PHASE_WAITING:
 		line += " for " + s.WaitingFor
 	default:
 		line += ", waiting for " + s.WaitingFor
 	}
-	if len(s.Models) > fewModels {
-		return phaseText(s) + crowdText(s.Models)
+	if many {
+		return line + crowdText(s.Models)
 	}
 	for _, m := range s.Models {
 		done, wanted, what, failed := m.Loaded, m.Copies, "loaded", m.Failed

@@ -98,13 +98,13 @@ type device struct {
 	pages     int
 	pageBytes int64
 
-	used     int // pages
+	used int // pages
 	// lent pages, of the rest, are the caller's, and so will be the others of
 	// lending, once they can be spared.
 	lent, lending int
-	byModel  map[ModelID]*place
-	places   []*place
-	resident []*place
+	byModel       map[ModelID]*place
+	places        []*place
+	resident      []*place
 
 	// trying: a trial runs, alone. reserved: one will, once the lane is empty.
 	trying, reserved bool

@@ -35,6 +35,7 @@ type ended struct {
 type group struct {
 	name                                        string
 	requests, good, late, refused, failed, cold uint64
+	goodRows                                    uint64
 	reasons                                     []Count
 	latency                                     histogram
 }
@@ -49,10 +50,11 @@ func (g *group) count(why string) {
 	g.reasons = append(g.reasons, Count{why, 1})
 }
 
-func (g *group) end(e ended, latency time.Duration) {
+func (g *group) end(e ended, rows uint64, latency time.Duration) {
 	switch e.outcome {
 	case good:
 		g.good++
+		g.goodRows += rows
 	case late:
 		g.late++
 	case refused:
@@ -178,7 +180,7 @@ func (b *book) ended(now scheduler.Instant, r *record, e ended) {
 		return
 	}
 	for _, g := range b.groups(r) {
-		g.end(e, latency)
+		g.end(e, uint64(r.rows), latency)
 	}
 }
 

@@ -47,9 +47,10 @@ type Group struct {
 	Name     string `json:"name"`
 	Requests uint64 `json:"requests"`
 	// Good were answered within their deadlines. Attainment is their share.
-	Good             uint64  `json:"good"`
-	GoodputPerSecond float64 `json:"goodput_per_s"`
-	Attainment       float64 `json:"attainment"`
+	Good              uint64  `json:"good"`
+	GoodputPerSecond  float64 `json:"goodput_per_s"`
+	GoodRowsPerSecond float64 `json:"good_rows_per_s"`
+	Attainment        float64 `json:"attainment"`
 	// Refused were not executed; Late past their deadlines when they were
 	// answered, or at a worker; Failed found nobody to answer them.
 	Refused uint64 `json:"refused"`
@@ -183,7 +184,7 @@ func (g *group) figures(measured time.Duration) Group {
 	slices.SortFunc(g.reasons, byCount)
 	return Group{
 		Name: g.name, Requests: g.requests,
-		Good: g.good, GoodputPerSecond: float64(g.good) / measured.Seconds(),
+		Good: g.good, GoodputPerSecond: float64(g.good) / measured.Seconds(), GoodRowsPerSecond: float64(g.goodRows) / measured.Seconds(),
 		Attainment: share(float64(g.good), float64(g.requests)),
 		Refused:    g.refused, Late: g.late, Failed: g.failed, Reasons: g.reasons,
 		ColdStarts: g.cold, Latency: latencyOf(&g.latency),

@@ -190,5 +190,5 @@ func SyntheticFunctions(seed uint64, functions, models, minutes int, rate float6
 	if err != nil || sum == 0 {
 		return f, err
 	}
-	return f.scaled(rate * 60 * float64(minutes) / sum).(Functions), nil
+	return f.Times(rate * 60 * float64(minutes) / sum), nil
 }

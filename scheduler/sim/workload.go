@@ -131,6 +131,9 @@ func (t Trace) scaled(f float64) Arrivals {
 	return Trace{scaled}
 }
 
+// Faster is the trace with its requests so many times as often.
+func (t Trace) Faster(factor float64) Trace { return t.scaled(factor).(Trace) }
+
 func (t Trace) rate() float64 {
 	n := len(t.Arrivals)
 	if last := t.Arrivals[n-1].At; last > 0 {
@@ -156,6 +159,9 @@ func (f Functions) scaled(factor float64) Arrivals {
 	}
 	return Functions{scaled}
 }
+
+// Times is so many times the counts.
+func (f Functions) Times(factor float64) Functions { return f.scaled(factor).(Functions) }
 
 func (f Functions) rate() float64 {
 	sum := 0.0

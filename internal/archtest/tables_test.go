@@ -40,6 +40,7 @@ func layers() []row {
 		{of: list("e2e/workers"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/predict"), may: list("e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/startup"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
+		{of: list("e2e/fidelity"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }

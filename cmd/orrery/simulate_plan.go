@@ -292,6 +292,7 @@ func (p *simulationPlan) one(ctx context.Context, policy string, slo time.Durati
 		return out, err
 	}
 	first := s.Seed
+	s.Stopped = func() bool { return ctx.Err() != nil }
 	for i := range p.seeds {
 		if ctx.Err() != nil {
 			return out, context.Cause(ctx)
@@ -305,6 +306,9 @@ func (p *simulationPlan) one(ctx context.Context, policy string, slo time.Durati
 			made, _ := scheduler.New(policy, options) // plan has checked the name
 			return &timed{made, &watch}
 		})
+		if ctx.Err() != nil {
+			return out, context.Cause(ctx)
+		}
 		if err != nil {
 			return out, fmt.Errorf("policy %s, seed %d: %w", policy, s.Seed, err)
 		}

@@ -35,9 +35,11 @@ type ended struct {
 type group struct {
 	name                                        string
 	requests, good, late, refused, failed, cold uint64
-	goodRows                                    uint64
-	reasons                                     []Count
-	latency                                     histogram
+	// answered and rows are good answers within the measured time, whenever their
+	// requests came.
+	answered, rows uint64
+	reasons        []Count
+	latency        histogram
 }
 
 func (g *group) count(why string) {
@@ -50,11 +52,10 @@ func (g *group) count(why string) {
 	g.reasons = append(g.reasons, Count{why, 1})
 }
 
-func (g *group) end(e ended, rows uint64, latency time.Duration) {
+func (g *group) end(e ended, latency time.Duration) {
 	switch e.outcome {
 	case good:
 		g.good++
-		g.goodRows += rows
 	case late:
 		g.late++
 	case refused:
@@ -114,6 +115,15 @@ func newBook(s *Scenario) *book {
 		b.tenantOf = append(b.tenantOf, i)
 	}
 	return b
+}
+
+// measured is how much of a workload's time is measured.
+func (b *book) measured(w *Workload) time.Duration {
+	stop := b.scenario.Duration
+	if w.Stop != 0 {
+		stop = min(stop, w.Stop)
+	}
+	return b.within(epoch.Add(w.Start), epoch.Add(stop))
 }
 
 // counts says whether an instant is within the measured time.
@@ -176,11 +186,15 @@ func (b *book) ended(now scheduler.Instant, r *record, e ended) {
 	if e.answered {
 		b.second.add(latency)
 	}
-	if !b.counts(r.arrived) {
-		return
-	}
+	counted := b.counts(r.arrived)
 	for _, g := range b.groups(r) {
-		g.end(e, uint64(r.rows), latency)
+		if e.outcome == good && b.counts(now) {
+			g.answered++
+			g.rows += uint64(r.rows)
+		}
+		if counted {
+			g.end(e, latency)
+		}
 	}
 }
 

@@ -47,7 +47,9 @@ type Group struct {
 	Name     string `json:"name"`
 	Requests uint64 `json:"requests"`
 	// Good were answered within their deadlines. Attainment is their share.
-	Good              uint64  `json:"good"`
+	Good uint64 `json:"good"`
+	// Goodput is good answers a second of the measured time (of a workload: of its
+	// part of that), whenever their requests came.
 	GoodputPerSecond  float64 `json:"goodput_per_s"`
 	GoodRowsPerSecond float64 `json:"good_rows_per_s"`
 	Attainment        float64 `json:"attainment"`
@@ -145,15 +147,17 @@ func (s *simulation) report() *Report {
 		Steps: b.steps, Decisions: b.decisions,
 		Series: b.series, Spans: b.spans, Notes: b.notes,
 	}
-	list := func(groups []group) (all []Group) {
+	list := func(groups []group, measured func(int) time.Duration) (all []Group) {
 		for i := range groups {
 			if groups[i].requests > 0 {
-				all = append(all, groups[i].figures(measured))
+				all = append(all, groups[i].figures(measured(i)))
 			}
 		}
 		return all
 	}
-	r.Workloads, r.Tenants, r.Models = list(b.byWorkload), list(b.byTenant), list(b.byModel)
+	whole := func(int) time.Duration { return measured }
+	r.Workloads = list(b.byWorkload, func(i int) time.Duration { return b.measured(&c.Workloads[i]) })
+	r.Tenants, r.Models = list(b.byTenant, whole), list(b.byModel, whole)
 	s.devices(r, measured)
 	return r
 }
@@ -184,7 +188,7 @@ func (g *group) figures(measured time.Duration) Group {
 	slices.SortFunc(g.reasons, byCount)
 	return Group{
 		Name: g.name, Requests: g.requests,
-		Good: g.good, GoodputPerSecond: float64(g.good) / measured.Seconds(), GoodRowsPerSecond: float64(g.goodRows) / measured.Seconds(),
+		Good: g.good, GoodputPerSecond: share(float64(g.answered), measured.Seconds()), GoodRowsPerSecond: share(float64(g.rows), measured.Seconds()),
 		Attainment: share(float64(g.good), float64(g.requests)),
 		Refused:    g.refused, Late: g.late, Failed: g.failed, Reasons: g.reasons,
 		ColdStarts: g.cold, Latency: latencyOf(&g.latency),

@@ -36,7 +36,13 @@ type Scenario struct {
 	Timeline      Timeline
 	// Narrator, if not nil, is told everything that happens, line by line.
 	Narrator func(at time.Duration, line string)
+	// Stopped, if not nil, is asked now and then whether to give up, with
+	// ErrStopped.
+	Stopped func() bool
 }
+
+// ErrStopped is a run that was given up because Stopped said so.
+var ErrStopped = errors.New("the simulation was stopped")
 
 // Network is the way between the controller and each worker, one way.
 // Messages of one direction of one worker never overtake each other.

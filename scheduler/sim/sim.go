@@ -67,7 +67,9 @@ func Run(scenario Scenario, fresh func() scheduler.Policy) (*Report, error) {
 	}
 	s := newSimulation(&scenario, fresh)
 	s.begin()
-	s.play()
+	if !s.play() {
+		return nil, ErrStopped
+	}
 	if s.violation != nil {
 		return nil, fmt.Errorf("at %v the policy broke its contract: %w", s.now.Sub(epoch), s.violation)
 	}
@@ -136,19 +138,26 @@ func (s *simulation) plan(who int32, after scheduler.Instant) {
 	}
 }
 
-// play lets time pass until all requests have been answered.
-func (s *simulation) play() {
+// askEvery is after how many steps Stopped is asked.
+const askEvery = 1 << 14
+
+// play lets time pass until all requests have been answered. It says false when
+// it was stopped.
+func (s *simulation) play() bool {
 	last := s.end.Add(patience)
-	for s.violation == nil {
+	for n := 1; s.violation == nil; n++ {
+		if n%askEvery == 0 && s.scenario.Stopped != nil && s.scenario.Stopped() {
+			return false
+		}
 		if s.now >= s.end && s.desk.inHand == 0 {
-			return
+			return true
 		}
 		next := s.wake
 		if len(s.agenda.events) > 0 && (next == 0 || s.agenda.events[0].at < next) {
 			next = s.agenda.events[0].at
 		}
 		if next == 0 || next > last {
-			return
+			return true
 		}
 		s.now = max(s.now, next)
 		for len(s.agenda.events) > 0 && s.agenda.events[0].at <= s.now {
@@ -159,6 +168,7 @@ func (s *simulation) play() {
 			s.step()
 		}
 	}
+	return true
 }
 
 func (s *simulation) happen(e *event) {

@@ -268,3 +268,13 @@ func TestBadScenariosAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestARunCanBeStopped(t *testing.T) {
+	s := standard(1, 1, Workload{Name: "long", Arrivals: Poisson{1000}})
+	s.Duration = 1000 * time.Hour
+	asked := 0
+	s.Stopped = func() bool { asked++; return asked == 3 }
+	if _, err := Run(s, edf); err != ErrStopped || asked != 3 {
+		t.Errorf("%v after %d questions", err, asked)
+	}
+}

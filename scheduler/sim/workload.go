@@ -202,11 +202,17 @@ func (s Scenario) Scaled(factor float64) Scenario {
 }
 
 // Rate is rows a second that all open workloads offer together, in the mean of
-// their own time.
+// the whole duration.
 func (s *Scenario) Rate() float64 {
 	sum := 0.0
 	for i := range s.Workloads {
-		sum += s.Workloads[i].Arrivals.rate() * float64(max(1, s.Workloads[i].Rows))
+		w := &s.Workloads[i]
+		stop := s.Duration
+		if w.Stop != 0 {
+			stop = min(stop, w.Stop)
+		}
+		active := share(max(0, stop-w.Start).Seconds(), s.Duration.Seconds())
+		sum += w.Arrivals.rate() * float64(max(1, w.Rows)) * active
 	}
 	return sum
 }

@@ -24,6 +24,8 @@ type Scenario struct {
 	Network ScenarioNetwork `yaml:"network"`
 	// ExecutionJitter is the share by which execution times vary at most to either side.
 	ExecutionJitter float64 `yaml:"execution_jitter"`
+	// ExecutionOverhead is what each batch takes beside that; the policy is not told.
+	ExecutionOverhead time.Duration `yaml:"execution_overhead"`
 	// Silence is after how long a frozen worker is taken for lost.
 	Silence time.Duration `yaml:"silence"`
 	// Profiles is the CSV file of the models' times, as for the emulated engine, relative to the scenario's folder; empty is the one
@@ -185,6 +187,7 @@ func (s *Scenario) Validate() error {
 	atLeast(&k, "schedule_ahead", s.ScheduleAhead, 0)
 	atLeast(&k, "network_lag", s.NetworkLag, 0)
 	within(&k, "network.jitter", s.Network.Jitter, 0, s.Network.Delay)
+	atLeast(&k, "execution_overhead", s.ExecutionOverhead, 0)
 	within(&k, "execution_jitter", s.ExecutionJitter, 0, 1)
 	atLeast(&k, "silence", s.Silence, time.Millisecond)
 	atLeast(&k, "timeline.from", s.Timeline.From, 0)

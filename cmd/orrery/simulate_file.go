@@ -56,7 +56,7 @@ func (f *scenarioFile) convert() (sim.Scenario, error) {
 	s := sim.Scenario{
 		Name: f.Name, Seed: f.Seed, Duration: f.Duration, Warmup: f.Warmup,
 		Network:         sim.Network{Delay: f.Network.Delay, Jitter: f.Network.Jitter},
-		ExecutionJitter: f.ExecutionJitter, Silence: f.Silence,
+		ExecutionJitter: f.ExecutionJitter, ExecutionOverhead: f.ExecutionOverhead, Silence: f.Silence,
 	}
 	if err := f.addModels(&s); err != nil {
 		return s, err

@@ -84,8 +84,8 @@ func TestSummary(t *testing.T) {
 }
 
 func TestReportsAreRead(t *testing.T) {
-	f, err := parseReport([]byte(`{"lines":[{"runs":[{"total":{"requests":4,"good":3,"goodput_per_s":1.5,"latency":{"p50_ms":2,"p99_ms":3}},"mean_batch_rows":2}]}]}`))
-	if err != nil || f.requests != 4 || f.good != 3 || f.goodput != 1.5 || f.p99 != 3*time.Millisecond || f.batchRows != 2 {
+	f, err := parseReport([]byte(`{"lines":[{"runs":[{"total":{"requests":4,"good":3,"latency":{"p50_ms":2,"p99_ms":3}},"mean_batch_rows":2}]}]}`))
+	if err != nil || f.requests != 4 || f.good != 3 || f.p99 != 3*time.Millisecond || f.batchRows != 2 {
 		t.Errorf("%+v, %v", f, err)
 	}
 	if _, err := parseReport([]byte(`{"lines":[]}`)); err == nil {

@@ -68,16 +68,35 @@ const (
 	networkJitter = 200 * time.Microsecond
 )
 
-// scenario is what the simulator is told.
-func scenario(o options, traceFile string) string {
+// scenario is what the simulator is told. overhead is by how much the real batches
+// were longer than the table says: timers ring late, by more the busier the
+// machine is, which no simulator can know.
+func scenario(o options, traceFile string, overhead time.Duration) string {
 	return fmt.Sprintf(`name: fidelity
 seed: %d
 duration: %v
 network: {delay: %v, jitter: %v}
 execution_jitter: %s
+execution_overhead: %v
 profiles: %s
 models: [{name: m, copies: %d, profile: %s}]
 workers: [{name: w, count: %d}]
 workloads: [{name: load, arrivals: trace, file: %s, slo: %v}]
-`, o.seed, o.span, networkDelay, networkJitter, jitter, modelFile, models, modelRow, workers, traceFile, slo)
+`, o.seed, o.span, networkDelay, networkJitter, jitter, overhead, modelFile, models, modelRow, workers, traceFile, slo)
+}
+
+// tableTime is what the table says that a batch takes.
+func tableTime(rows int) time.Duration {
+	points := []struct {
+		rows int
+		ms   float64
+	}{{1, 20}, {2, 30}, {4, 40}, {8, 60}, {16, 100}}
+	for i, p := range points[1:] {
+		if rows <= p.rows {
+			below := points[i]
+			share := float64(max(rows, 1)-below.rows) / float64(p.rows-below.rows)
+			return time.Duration((below.ms + share*(p.ms-below.ms)) * float64(time.Millisecond))
+		}
+	}
+	return 100 * time.Millisecond
 }

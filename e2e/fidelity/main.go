@@ -106,7 +106,7 @@ func measure(ctx context.Context, o options, loads []load) (all []pair, err erro
 		all = append(all, pair{load: l, real: real, busy: watch.Busy()})
 	}
 	for i := range all {
-		if all[i].simulated, err = s.simulate(ctx, all[i].load); err != nil {
+		if all[i].simulated, err = s.simulate(ctx, all[i].load, all[i].real.lateness); err != nil {
 			return nil, fmt.Errorf("simulate load %s: %w", all[i].name, err)
 		}
 	}

@@ -122,6 +122,8 @@ type figures struct {
 	// p50 and p99 are those of the answers at the controller; atClient is the p99
 	// there, 0 in a simulation.
 	p50, p99, atClient time.Duration
+	// lateness is how much longer than the table says a batch took in the mean.
+	lateness time.Duration
 }
 
 func (f figures) attainment() float64 { return float64(f.good) / float64(max(f.requests, 1)) }
@@ -130,6 +132,7 @@ func (f figures) attainment() float64 { return float64(f.good) / float64(max(f.r
 type sample struct {
 	err               error
 	latency, atClient time.Duration
+	engine            time.Duration
 	batchRows         int
 }
 
@@ -155,7 +158,7 @@ func (s *stage) ask(ctx context.Context, p planned) sample {
 	defer cancel()
 	began := time.Now()
 	_, answer, err := s.client.Infer(ctx, bench.Request(modelName(p.model), bytes.Repeat([]byte{1}, bench.InputBytes)))
-	return sample{err: err, atClient: time.Since(began), latency: stages(answer, "queue", "worker"), batchRows: int(answer.GetBatchRows())}
+	return sample{err: err, atClient: time.Since(began), latency: stages(answer, "queue", "worker"), engine: stages(answer, "engine"), batchRows: int(answer.GetBatchRows())}
 }
 
 // stages is the time of some stages of an answer together.
@@ -171,7 +174,7 @@ func stages(a *exchangepb.Answer, names ...string) (sum time.Duration) {
 func (s *stage) figuresOf(samples []sample) (figures, error) {
 	f := figures{requests: len(samples)}
 	var latencies, atClient []time.Duration
-	batches := 0.0
+	batches, late := 0.0, 0.0
 	var last error
 	for _, x := range samples {
 		if x.err != nil {
@@ -181,6 +184,7 @@ func (s *stage) figuresOf(samples []sample) (figures, error) {
 		f.good++
 		latencies, atClient = append(latencies, x.latency), append(atClient, x.atClient)
 		batches += 1 / float64(max(x.batchRows, 1))
+		late += (x.engine - tableTime(x.batchRows)).Seconds() / float64(max(x.batchRows, 1))
 	}
 	if f.good == 0 {
 		return f, fmt.Errorf("no request was answered: %w", last)
@@ -189,6 +193,7 @@ func (s *stage) figuresOf(samples []sample) (figures, error) {
 	slices.Sort(atClient)
 	f.goodput = float64(f.good) / s.options.span.Seconds()
 	f.batchRows = float64(f.good) / batches
+	f.lateness = time.Duration(late / batches * float64(time.Second))
 	f.p50, f.p99, f.atClient = at(latencies, 0.5), at(latencies, 0.99), at(atClient, 0.99)
 	return f, nil
 }
@@ -197,14 +202,14 @@ func at(sorted []time.Duration, share float64) time.Duration {
 	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
 }
 
-// simulate has the same binary simulate a load.
-func (s *stage) simulate(ctx context.Context, l load) (figures, error) {
+// simulate has the same binary simulate a load, told by how much batches were late.
+func (s *stage) simulate(ctx context.Context, l load, lateness time.Duration) (figures, error) {
 	const traceFile, scenarioFile = "trace.csv", "scenario.yaml"
 	if err := os.WriteFile(filepath.Join(s.dir, traceFile), []byte(trace(l.plan(s.options))), 0o644); err != nil {
 		return figures{}, err
 	}
 	path := filepath.Join(s.dir, scenarioFile)
-	if err := os.WriteFile(path, []byte(scenario(s.options, traceFile)), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(scenario(s.options, traceFile, max(0, lateness))), 0o644); err != nil {
 		return figures{}, err
 	}
 	command := exec.CommandContext(ctx, s.options.binary, "simulate", "--scenario", path, "-o", "json")
@@ -214,7 +219,9 @@ func (s *stage) simulate(ctx context.Context, l load) (figures, error) {
 	if err != nil {
 		return figures{}, fmt.Errorf("%w: %s", err, complaint.String())
 	}
-	return parseReport(out)
+	f, err := parseReport(out)
+	f.goodput = float64(f.good) / s.options.span.Seconds() // as it is counted of the real processes
+	return f, err
 }
 
 // parseReport reads what `orrery simulate -o json` prints of one run.
@@ -224,7 +231,6 @@ func parseReport(text []byte) (figures, error) {
 			Runs []struct {
 				Total struct {
 					Requests, Good int
-					Goodput        float64 `json:"goodput_per_s"`
 					Latency        struct {
 						P50 float64 `json:"p50_ms"`
 						P99 float64 `json:"p99_ms"`
@@ -243,7 +249,7 @@ func parseReport(text []byte) (figures, error) {
 	run := parsed.Lines[0].Runs[0]
 	ms := func(x float64) time.Duration { return time.Duration(x * float64(time.Millisecond)) }
 	return figures{
-		requests: run.Total.Requests, good: run.Total.Good, goodput: run.Total.Goodput, batchRows: run.BatchRows,
+		requests: run.Total.Requests, good: run.Total.Good, batchRows: run.BatchRows,
 		p50: ms(run.Total.Latency.P50), p99: ms(run.Total.Latency.P99),
 	}, nil
 }

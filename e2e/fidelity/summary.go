@@ -55,7 +55,7 @@ func summarise(w io.Writer, all []pair) error {
 		}
 	}
 	for _, p := range all {
-		fmt.Fprintf(w, "\n%s: %v", p.name, p.busy)
+		fmt.Fprintf(w, "\n%s: real batches took %v longer than the table says in the mean; %v", p.name, p.real.lateness.Round(time.Microsecond), p.busy)
 	}
 	fmt.Fprintln(w)
 	return errors.Join(errs...)

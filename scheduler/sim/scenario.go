@@ -22,6 +22,9 @@ type Scenario struct {
 	// ExecutionJitter is the share, from 0 to 1, by which execution times vary
 	// at most to either side; they are distributed uniformly.
 	ExecutionJitter float64
+	// ExecutionOverhead is what every batch takes beside its time in the profile,
+	// which the policy is not told: what timers and copies add on real machines.
+	ExecutionOverhead time.Duration
 	// Silence is after how long a frozen worker is taken for lost. Default
 	// 400 ms: four heartbeats of 100 ms.
 	Silence time.Duration
@@ -139,6 +142,8 @@ func (s *Scenario) check() error {
 		return fmt.Errorf("the network is %v ± %v: neither can be negative, and the jitter not above the delay", s.Network.Delay, s.Network.Jitter)
 	case !(s.ExecutionJitter >= 0 && s.ExecutionJitter <= 1):
 		return fmt.Errorf("the jitter of executions is %v: it is a share from 0 to 1", s.ExecutionJitter)
+	case s.ExecutionOverhead < 0:
+		return fmt.Errorf("the overhead of executions is %v: it can't be negative", s.ExecutionOverhead)
 	case len(s.Models) == 0 || len(s.Workers) == 0 || len(s.Workloads) == 0:
 		return errors.New("there must be at least one model, one worker and one workload")
 	}

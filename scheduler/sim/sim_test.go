@@ -278,3 +278,11 @@ func TestARunCanBeStopped(t *testing.T) {
 		t.Errorf("%v after %d questions", err, asked)
 	}
 }
+
+func TestOverheadIsPartOfEachBatch(t *testing.T) {
+	s := standard(1, 1, Workload{Name: "two", Arrivals: Trace{[]Arrival{{0, 0}, {time.Second, 0}}}})
+	s.Network, s.ExecutionOverhead = Network{}, 600*time.Microsecond
+	s.Workers[0].Devices[0].Slowdown = 2
+	r := play(t, s)
+	within(t, "the second latency", r.Total.Latency.P50, 2*3.322+0.6, 0.5)
+}

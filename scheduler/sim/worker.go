@@ -347,7 +347,7 @@ func (d *device) infer(j *job, now scheduler.Instant) {
 		factor *= 1 + s.scenario.ExecutionJitter*(2*s.execution.Float64()-1)
 	}
 	j.started, j.life = now, d.worker.life
-	j.took = max(1, time.Duration(float64(s.models[j.model].times[d.Kind][j.Rows])*factor))
+	j.took = max(1, time.Duration(float64(s.models[j.model].times[d.Kind][j.Rows])*factor)+s.scenario.ExecutionOverhead)
 	d.execution.running = j
 	d.tally.busy += s.book.within(now, now.Add(j.took))
 	s.agenda.push(event{at: now.Add(j.took), kind: executed, who: d.worker.index, which: d.index, job: j})

@@ -47,7 +47,7 @@ type realTime struct {
 // exclusive are flags that each say when requests come; only one can be given.
 func exclusive() []string { return []string{"rate", "load", "closed", "trace", "functions"} }
 
-// makers are flags that make a fleet or its traffic, which a file or an
+// fleetFlags are those that make a fleet or its traffic, which a file or an
 // experiment has of its own.
 func fleetFlags() []string {
 	return []string{"pages", "cv", "zipf", "trace", "functions", "speed", "rows"}

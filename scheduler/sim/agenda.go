@@ -33,9 +33,9 @@ type event struct {
 	at   scheduler.Instant
 	seq  uint64 // of two at one instant the earlier one was planned first
 	kind kind
-	// who is a source, worker or fault; at is a device or model.
+	// who is a source, worker or fault; which is a device or model.
 	who, which int32
-	// session is that of the worker when the event was planned, or a life.
+	// session is that of the worker when the event was planned.
 	session uint32
 	job     *job
 	result  *scheduler.Result

@@ -8,7 +8,7 @@ import (
 )
 
 // nobody answers nothing and costs nothing: what is left is the simulator.
-type nobody struct{ answers []scheduler.Completion }
+type nobody struct{}
 
 func (nobody) Handover() []*scheduler.Request { return nil }
 

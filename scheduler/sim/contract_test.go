@@ -89,7 +89,6 @@ func TestARunEndsWithAPolicyThatDoesNothing(t *testing.T) {
 // planner sends one batch with a window, to see what workers make of it.
 type planner struct {
 	earliest, latest time.Duration
-	sent             bool
 	outcome          *scheduler.Outcome
 	ended            *scheduler.Instant
 }
@@ -108,6 +107,26 @@ func (p *planner) Step(now scheduler.Instant, events []scheduler.Event, out *sch
 			if e.Result.Action == 2 {
 				*p.outcome, *p.ended = e.Result.Outcome, now
 			}
+		}
+	}
+}
+
+// A look that was planned before a worker died must not keep later ones away.
+func TestWorkersKeepTheWindowAfterAFailure(t *testing.T) {
+	for _, freeze := range []bool{false, true} {
+		s := standard(1, 1, Workload{Name: "two", Arrivals: Trace{[]Arrival{{0, 0}, {time.Second, 0}}}})
+		s.Network.Jitter = 0
+		s.Failures = []Failure{{Worker: "w1", At: 3 * time.Millisecond, For: 100 * time.Millisecond, Freeze: freeze}}
+		s.Models[0].Profiles[0].WeightsLoad = 2 * time.Second // the weights come too late
+		var outcome scheduler.Outcome
+		var ended scheduler.Instant
+		if _, err := Run(s, func() scheduler.Policy {
+			return &planner{latest: 5 * time.Millisecond, outcome: &outcome, ended: &ended}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if want := time.Second + us(5000+1000) + 1; outcome != scheduler.Refused || ended.Sub(epoch) != want {
+			t.Errorf("freeze %v: %v after %v, want a refusal after %v", freeze, outcome, ended.Sub(epoch), want)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (s *simulation) kill(w *worker) {
 			d.tally.busy -= s.book.within(s.now, j.started.Add(j.took))
 			s.book.span(d, j, s.now)
 		}
-		d.execution, d.transfer = lane{}, lane{}
+		d.execution, d.transfer, d.looksAt = lane{}, lane{}, 0
 		for m := range d.state {
 			if d.state[m] != absent {
 				d.become(int32(m), absent)

@@ -184,7 +184,7 @@ func (w *worker) happen(e *event) {
 		}
 		d.answer(e.job, scheduler.OK, false)
 	case look:
-		if e.at == d.looksAt {
+		if e.at >= d.looksAt { // later, if it was frozen
 			d.looksAt = 0
 		}
 	}

@@ -114,7 +114,7 @@ func (f *simulateFlags) define(c *cobra.Command, output string) {
 
 	g.IntVar(&f.seeds, "seeds", 1, "how many seeds to play, from --seed on")
 	g.Uint64Var(&f.seed, "seed", 1, "what all chance follows from")
-	g.DurationVar(&f.duration, "duration", 0, "how long clients send (default 30s, or the experiment's)")
+	g.DurationVar(&f.duration, "duration", 0, "how long clients send (default 30s, or that of the experiment or the file of arrivals)")
 	g.DurationVar(&f.warmup, "warmup", 0, "part of it that is not in the figures")
 	g.DurationVar(&f.network, "network", time.Millisecond, "time to a worker, and as much back")
 	g.DurationVar(&f.jitter, "jitter", 200*time.Microsecond, "how much each of the two varies to either side")

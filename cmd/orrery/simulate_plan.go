@@ -191,7 +191,22 @@ func (f *simulateFlags) fromFlags(c *cobra.Command, p *simulationPlan) error {
 		load.Arrivals = sim.Poisson{Rate: rate}
 	}
 	p.base.Workloads = []sim.Workload{load}
+	if length := lengthOf(load.Arrivals); length > 0 && !c.Flags().Changed("duration") {
+		p.base.Duration = length
+	}
 	return err
+}
+
+// lengthOf is how long what was read from a file goes on, in whole seconds; 0 for
+// what has no end.
+func lengthOf(a sim.Arrivals) time.Duration {
+	switch a := a.(type) {
+	case sim.Trace:
+		return a.Arrivals[len(a.Arrivals)-1].At.Truncate(time.Second) + time.Second
+	case sim.Functions:
+		return time.Duration(len(a.Minutes)) * time.Minute
+	}
+	return 0
 }
 
 func (f *simulateFlags) fromExperiment(c *cobra.Command, p *simulationPlan) error {

@@ -114,10 +114,10 @@ workloads:
   - {name: day, arrivals: functions, file: day.csv, speed: 2}
   - {name: made, arrivals: synthetic-functions, rate: 5}
 `)
-	if out := simulateOK(t, "--trace "+plain+" --duration 10s"); !regexp.MustCompile(`requests +3\n`).MatchString(out) {
+	if out := simulateOK(t, "--trace "+plain); !regexp.MustCompile(`requests +3\n`).MatchString(out) || !strings.Contains(out, "seed 1, 2s") {
 		t.Errorf("%s", out)
 	}
-	if out := simulateOK(t, "--functions "+day+" --models 2 --duration 1m"); !strings.Contains(out, "resnet50_v2-2") {
+	if out := simulateOK(t, "--functions "+day+" --models 2"); !strings.Contains(out, "resnet50_v2-2") || !strings.Contains(out, "seed 1, 2m0s") {
 		t.Errorf("%s", out)
 	}
 	if out := simulateOK(t, "--scenario "+scenario+" --seed 3"); !strings.Contains(out, "seed 3") || !strings.Contains(out, "made") {

@@ -50,7 +50,7 @@ interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs
 
 # ---- measure
 
-.PHONY: bench-failover bench-workers bench-steady bench-predict bench-startup
+.PHONY: bench-failover bench-workers bench-steady bench-predict bench-startup bench-fidelity
 TRIALS = 10
 ROWS =
 RESULTS = bin/failover.jsonl
@@ -70,6 +70,11 @@ bench-predict: build ## Measure predicted against actual execution times (Linux;
 
 bench-startup: build ## Measure the start with many models, and a change of leader then (Linux; MODELS=1000 WORKERS=20)
 	go run ./e2e/startup -binary $(BINARY) -models $(MODELS) -workers $(WORKERS)
+
+SPAN = 30s
+
+bench-fidelity: build ## Hold the simulator against real processes (Linux; SPAN=30s of each load)
+	go run ./e2e/fidelity -binary $(BINARY) -span $(SPAN)
 
 DURATION = 10m
 

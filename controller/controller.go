@@ -181,6 +181,8 @@ type Tunables struct {
 	ForgetAfter time.Duration
 	// NoLeaderTimeout is how long control calls wait for a leader.
 	NoLeaderTimeout time.Duration
+	// Policy names the scheduling policy of the next term; empty is the default.
+	Policy string
 	// ScheduleAhead is how much work a device is given in advance.
 	ScheduleAhead time.Duration
 	// DigestInterval is the time between two comparisons of all replicas'

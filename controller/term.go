@@ -52,10 +52,7 @@ func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cl
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &term{c: c, verification: newShared(), membership: make(chan struct{}, 1), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
-	policy := scheduler.NewEDF(scheduler.EDFOptions{
-		ScheduleAhead: c.tunables.Load().ScheduleAhead, ResultGrace: c.tunables.Load().ResultGrace,
-	})
-	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
+	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, c.policy(log), c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
 	t.dispatcher.watch(watch{t.coordinator}, c.workerMetrics)
 
@@ -70,6 +67,19 @@ func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cl
 	c.route.clear(way{term: t})
 	c.term.Store(nil)
 	cancel()
+}
+
+// policy is a fresh one of the configured name. The configuration has been
+// checked, so that the default instead of an unknown one is a defence only.
+func (c *Controller) policy(log hclog.Logger) scheduler.Policy {
+	tunables := c.tunables.Load()
+	options := scheduler.Options{ScheduleAhead: tunables.ScheduleAhead, ResultGrace: tunables.ResultGrace}
+	policy, err := scheduler.New(tunables.Policy, options)
+	if err != nil {
+		log.Error("the default policy is used instead", "error", err)
+		policy = scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: options.ScheduleAhead, ResultGrace: options.ResultGrace})
+	}
+	return policy
 }
 
 // awaitEpoch returns when the state is of another epoch, or ctx ends.

@@ -185,7 +185,7 @@ func tunables(c *configs.Controller) controller.Tunables {
 		Heartbeat: c.Workers.HeartbeatInterval, HeartbeatMisses: c.Workers.HeartbeatMisses,
 		ConnectTimeout: c.Workers.ConnectTimeout, LostAfter: c.Workers.LostAfter, ForgetAfter: c.Workers.ForgetAfter,
 		DeadAfter: c.Workers.DeadAfter, ResultGrace: c.Workers.ResultGrace, CompareInterval: c.Workers.CompareInterval,
-		NoLeaderTimeout: c.Control.NoLeaderTimeout, ScheduleAhead: c.Scheduler.ScheduleAhead,
+		NoLeaderTimeout: c.Control.NoLeaderTimeout, Policy: c.Scheduler.Policy, ScheduleAhead: c.Scheduler.ScheduleAhead,
 		DigestInterval: c.Raft.DigestInterval, DegradedAfter: c.Inference.DegradedAfter, DegradedFor: c.Inference.DegradedFor,
 	}
 }

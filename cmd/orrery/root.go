@@ -100,7 +100,7 @@ Try it out with "orrery demo", or keep a throw-away cluster with "orrery dev".`,
 			root.AddCommand(c)
 		}
 	}
-	add("try", a.demoCommand(), a.devCommand())
+	add("try", a.demoCommand(), a.devCommand(), a.simulateCommand())
 	add("run", a.controllerCommand(), a.workerdCommand())
 	add("use", a.modelCommand(), a.startupCommand(), a.workerCommand(), a.clusterCommand(), a.inferCommand())
 	root.AddCommand(a.versionCommand())

@@ -34,12 +34,13 @@ func layers() []row {
 
 		{of: list("node"), may: list("configs", "controller/...", "fsm", "membership", "models", "raftnode", "scheduler/...",
 			"workerd/...", "proto/...", "internal/...")}, // all but cmd, client and e2e
-		{of: list("cmd/..."), may: list("node", "client", "configs", "scheduler/sim", "models", "proto/...", "internal/...")},
+		{of: list("cmd/..."), may: list("node", "client", "configs", "scheduler", "scheduler/sim", "models", "proto/...", "internal/...")},
 		{of: list("e2e/..."), may: list("client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/failover/..."), may: list("e2e/failover/...", "e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/workers"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/predict"), may: list("e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/startup"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
+		{of: list("e2e/fidelity"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }

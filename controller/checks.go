@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -21,8 +23,11 @@ const (
 	// models the one that runs longer says more.
 	checkLongest = 100 * time.Millisecond
 	// checkTolerance is how much slower or faster than its kind a device may be
-	// before an operator is told.
+	// before an operator is told. That is believed when checkTries say so, checkAgain
+	// apart: a moment's company on the machine looks the same.
 	checkTolerance = 1.25
+	checkTries     = 3
+	checkAgain     = 500 * time.Millisecond
 )
 
 // deviceKey is a device of one start of a worker.
@@ -36,12 +41,13 @@ type checks struct {
 	failures   failures[deviceKey]
 	notBefore  map[deviceKey]time.Time
 	inHand     map[deviceKey]bool
+	deviating  map[deviceKey][]*logpb.DeviceCheck // tries so far
 	checked    []*logpb.DeviceCheckUpdate
 	committing bool
 }
 
 func newChecks() checks {
-	return checks{failures: failures[deviceKey]{}, notBefore: map[deviceKey]time.Time{}, inHand: map[deviceKey]bool{}}
+	return checks{failures: failures[deviceKey]{}, notBefore: map[deviceKey]time.Time{}, inHand: map[deviceKey]bool{}, deviating: map[deviceKey][]*logpb.DeviceCheck{}}
 }
 
 // check starts the checks that can be started, and commits those that were made.
@@ -63,6 +69,7 @@ func (p *profiler) check(s *fsm.State) {
 	gone := func(key deviceKey) bool { return s.Worker(key.worker).GetIncarnation() != key.incarnation }
 	maps.DeleteFunc(p.checks.failures, func(key deviceKey, _ *failure) bool { return gone(key) })
 	maps.DeleteFunc(p.checks.notBefore, func(key deviceKey, _ time.Time) bool { return gone(key) })
+	maps.DeleteFunc(p.checks.deviating, func(key deviceKey, _ []*logpb.DeviceCheck) bool { return gone(key) })
 	p.commitChecks()
 }
 
@@ -107,12 +114,30 @@ func (p *profiler) checkDevice(s *fsm.State, w *connection, record *logpb.Worker
 		check := &logpb.DeviceCheck{
 			Device: d.Index, Profile: profile.Key, Ratio: float64(measured[0].P50Ns) / float64(longest.P50Ns), Runs: measured[0].Runs,
 		}
+		if differs(check) {
+			tries := append(p.checks.deviating[key], check)
+			if len(tries) < checkTries {
+				p.checks.deviating[key] = tries
+				delete(p.checks.inHand, key)
+				p.checks.notBefore[key] = time.Now().Add(checkAgain)
+				return
+			}
+			check = leastDeviating(tries)
+		}
+		delete(p.checks.deviating, key)
 		p.checks.checked = append(p.checks.checked, &logpb.DeviceCheckUpdate{Worker: record.Name, Incarnation: record.Incarnation, Check: check})
 		if differs(check) {
 			p.k.log.Warn("a device is not as fast as others of its kind, which share its profiles; give it a kind of its own",
 				"worker", record.Name, "device", d.Index, "kind", d.Kind, "ratio", check.Ratio, "model", model.Name, "rows", longest.Rows)
 		}
 	}})
+}
+
+// leastDeviating is the check whose ratio is the nearest to 1.
+func leastDeviating(tries []*logpb.DeviceCheck) *logpb.DeviceCheck {
+	return slices.MinFunc(tries, func(a, b *logpb.DeviceCheck) int {
+		return cmp.Compare(math.Abs(math.Log(a.Ratio)), math.Abs(math.Log(b.Ratio)))
+	})
 }
 
 // differs says whether a device is so much slower or faster than its kind that an

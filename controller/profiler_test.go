@@ -112,6 +112,13 @@ func TestATailOfFewRunsIsReplaced(t *testing.T) {
 	}
 }
 
+func TestTheLeastDeviationIsBelieved(t *testing.T) {
+	tries := []*logpb.DeviceCheck{{Ratio: 1.9}, {Ratio: 0.7}, {Ratio: 1.3}, {Ratio: 0.4}}
+	if got := leastDeviating(tries); got.Ratio != 1.3 {
+		t.Errorf("of %v: %v", tries, got)
+	}
+}
+
 func TestASampleKeepsTheLast(t *testing.T) {
 	r := ran{}
 	k := ranKey{1, "cpu", 1}

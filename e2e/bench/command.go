@@ -49,22 +49,40 @@ func (o *Flags) Define(f *flag.FlagSet, rate int, rows []string) {
 
 // Parse reads the command line and says what is wrong with it.
 func (o *Flags) Parse(f *flag.FlagSet, arguments []string) (err error) {
+	if err := ParseFlags(f, arguments); err != nil {
+		return err
+	}
+	if o.Trials < 1 || o.Rate < 10 || o.Rate > 5000 {
+		return fmt.Errorf("-trials %d -rate %d: at least 1 trial, and 10 to 5000 requests a second", o.Trials, o.Rate)
+	}
+	if o.SummaryOnly {
+		return nil
+	}
+	o.Binary, err = Built(o.Binary)
+	return err
+}
+
+// ParseFlags reads a command line that has flags alone.
+func ParseFlags(f *flag.FlagSet, arguments []string) error {
 	if err := f.Parse(arguments); err != nil {
 		return err
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
-	if o.Trials < 1 || o.Rate < 10 || o.Rate > 5000 {
-		return fmt.Errorf("-trials %d -rate %d: at least 1 trial, and 10 to 5000 requests a second", o.Trials, o.Rate)
-	}
-	if o.Binary, err = filepath.Abs(o.Binary); err != nil {
-		return err
-	}
-	if _, err := os.Stat(o.Binary); err != nil && !o.SummaryOnly {
-		return fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
-	}
 	return nil
+}
+
+// Built is the absolute path of the orrery to measure, which has to be there.
+func Built(binary string) (string, error) {
+	path, err := filepath.Abs(binary)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
+	}
+	return path, nil
 }
 
 // Choose are those of all rows that -rows names, by their names; all when it
@@ -87,8 +105,14 @@ func Choose[R any](o *Flags, all []R, name func(R) string) (some []R, err error)
 	return some, nil
 }
 
-// Main is the main of a benchmark that runs in networks of its own.
-func Main[O any](name string, parse func([]string) (O, error), summaryOnly func(O) bool, run func(O) error) {
+// PlainMain is the main of a benchmark. It ends the process: with status 2 when the
+// command line is wrong, 1 when the run fails.
+func PlainMain[O any](name string, parse func([]string) (O, error), run func(O) error) {
+	os.Exit(report(name, run, options(name, parse)))
+}
+
+// options are what the command line says; what is wrong with it ends the process.
+func options[O any](name string, parse func([]string) (O, error)) O {
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(0)
@@ -97,13 +121,22 @@ func Main[O any](name string, parse func([]string) (O, error), summaryOnly func(
 		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(2)
 	}
-	work := func() int {
-		if err := run(o); err != nil {
-			fmt.Fprintln(os.Stderr, name+":", err)
-			return 1
-		}
-		return 0
+	return o
+}
+
+// report runs a benchmark, and returns the status to end with.
+func report[O any](name string, run func(O) error, o O) int {
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		return 1
 	}
+	return 0
+}
+
+// Main is PlainMain for a benchmark that runs in networks of its own.
+func Main[O any](name string, parse func([]string) (O, error), summaryOnly func(O) bool, run func(O) error) {
+	o := options(name, parse)
+	work := func() int { return report(name, run, o) }
 	if summaryOnly(o) {
 		os.Exit(work())
 	}

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -30,18 +29,7 @@ type options struct {
 }
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "fidelity:", err)
-		os.Exit(2)
-	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "fidelity:", err)
-		os.Exit(1)
-	}
+	bench.PlainMain("fidelity", parse, run)
 }
 
 func parse(arguments []string) (o options, err error) {
@@ -50,22 +38,14 @@ func parse(arguments []string) (o options, err error) {
 	f.DurationVar(&o.span, "span", 30*time.Second, "how long each load is sent")
 	f.Uint64Var(&o.seed, "seed", 1, "what the moments of the requests follow from")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
-	if err := f.Parse(arguments); err != nil {
+	if err := bench.ParseFlags(f, arguments); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
 	if o.span < time.Second || o.span > time.Hour {
 		return o, fmt.Errorf("-span is %v: it is from 1s to 1h", o.span)
 	}
-	if o.binary, err = filepath.Abs(o.binary); err != nil {
-		return o, err
-	}
-	if _, err := os.Stat(o.binary); err != nil {
-		return o, fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
-	}
-	return o, nil
+	o.binary, err = bench.Built(o.binary)
+	return o, err
 }
 
 // run measures, simulates and prints the table.

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -36,18 +35,7 @@ type options struct {
 }
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "predict:", err)
-		os.Exit(2)
-	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "predict:", err)
-		os.Exit(1)
-	}
+	bench.PlainMain("predict", parse, run)
 }
 
 func parse(arguments []string) (o options, err error) {
@@ -59,22 +47,14 @@ func parse(arguments []string) (o options, err error) {
 	f.IntVar(&o.rate, "rate", 30, "requests a second; some have more rows than one")
 	f.Uint64Var(&o.seed, "seed", 1, "what random choices follow from")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
-	if err := f.Parse(arguments); err != nil {
+	if err := bench.ParseFlags(f, arguments); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
 	if o.requests < 1 || o.rate < 1 {
 		return o, errors.New("-requests and -rate must be more than 0")
 	}
-	if o.binary, err = filepath.Abs(o.binary); err != nil {
-		return o, err
-	}
-	if _, err := os.Stat(o.binary); err != nil {
-		return o, fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
-	}
-	return o, nil
+	o.binary, err = bench.Built(o.binary)
+	return o, err
 }
 
 // lifetime bounds a run, whatever happens.

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -37,18 +36,7 @@ type options struct {
 }
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "startup:", err)
-		os.Exit(2)
-	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "startup:", err)
-		os.Exit(1)
-	}
+	bench.PlainMain("startup", parse, run)
 }
 
 func parse(arguments []string) (o options, err error) {
@@ -62,22 +50,14 @@ func parse(arguments []string) (o options, err error) {
 	f.DurationVar(&o.loadIdle, "load-idle", 2*time.Second, "startup.load_idle of the controllers")
 	f.DurationVar(&o.rest, "rest", 10*time.Second, "how long the cluster is left alone when it serves, to see what that costs")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
-	if err := f.Parse(arguments); err != nil {
+	if err := bench.ParseFlags(f, arguments); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
 	if o.models < 1 || o.workers < 1 || o.parallel < 1 || o.sample < 1 || o.sample > o.models || o.kills < 0 || o.loadIdle <= 0 || o.rest <= 0 {
 		return o, errors.New("-models, -workers, -parallel, -sample, -load-idle and -rest must be more than 0, and -sample at most -models")
 	}
-	if o.binary, err = filepath.Abs(o.binary); err != nil {
-		return o, err
-	}
-	if _, err := os.Stat(o.binary); err != nil {
-		return o, fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
-	}
-	return o, nil
+	o.binary, err = bench.Built(o.binary)
+	return o, err
 }
 
 // lifetime bounds a run, whatever happens.

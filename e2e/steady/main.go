@@ -16,7 +16,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -51,18 +50,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == spinCommand {
 		os.Exit(spinMain(os.Args[2:]))
 	}
-	o, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "steady:", err)
-		os.Exit(2)
-	}
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "steady:", err)
-		os.Exit(1)
-	}
+	bench.PlainMain("steady", parse, run)
 }
 
 func parse(arguments []string) (options, error) {
@@ -83,11 +71,8 @@ func parse(arguments []string) (options, error) {
 	f.BoolVar(&o.library, "library", false, "use raft's default timeouts instead of Orrery's")
 	f.StringVar(&o.logs, "logs", "", "existing folder to keep the processes' logs in; empty: they are not kept")
 	o.keys = bench.KeysFlag(f)
-	if err := f.Parse(arguments); err != nil {
+	if err := bench.ParseFlags(f, arguments); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("there are no arguments but flags, and %q is none", f.Arg(0))
 	}
 	for _, name := range strings.Split(*names, ",") {
 		if !slices.Contains(phases(), name) {
@@ -105,11 +90,8 @@ func parse(arguments []string) (options, error) {
 		return o, errors.New("-spinners, -busy-rate, -start-rate, -share and -deadline must be more than 0")
 	}
 	var err error
-	if o.binary, err = filepath.Abs(o.binary); err != nil {
+	if o.binary, err = bench.Built(o.binary); err != nil {
 		return o, err
-	}
-	if _, err := os.Stat(o.binary); err != nil {
-		return o, fmt.Errorf("%w: build it by `make build`, or name one by -binary", err)
 	}
 	if o.library {
 		for key, value := range bench.LibraryTimeouts() {

@@ -52,7 +52,7 @@ func (d *startupDriver) step(s *fsm.State) {
 		d.lastModelID = last
 		d.event(s, startup.LoadRequested{})
 	}
-	if loads := (startup.LoadProgress{Models: len(s.Models()), Pending: pendingLoads(s)}); loads != d.loads {
+	if loads := (startup.LoadProgress{Pending: pendingLoads(s)}); loads != d.loads {
 		d.loads = loads
 		d.event(s, loads)
 	}
@@ -204,7 +204,7 @@ func awaited(s *fsm.State, idle time.Duration) string {
 		return "a worker to join"
 	}
 	m, _ := startup.New(startup.Options{LoadIdle: idle}, machinePhase(s.Phase()), false, 0)
-	m.Step(startup.LoadProgress{Models: len(s.Models()), Pending: pendingLoads(s)}, 0)
+	m.Step(startup.LoadProgress{Pending: pendingLoads(s)}, 0)
 	wanted, done := 0, 0
 	for _, model := range s.Models() {
 		p := progress(s, nil, model)

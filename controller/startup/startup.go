@@ -58,10 +58,9 @@ type (
 	WorkersQueried struct{}
 	// LoadRequested: a new wanted model was committed.
 	LoadRequested struct{}
-	// LoadProgress says how many models are wanted, and how many copies are
-	// pending: their worker has neither loaded them nor failed. The machine acts
-	// on the latter alone.
-	LoadProgress struct{ Models, Pending int }
+	// LoadProgress says how many copies are pending: their worker has neither
+	// loaded them nor failed.
+	LoadProgress struct{ Pending int }
 	// ProfileProgress says how many profiles and checks of devices are wanted, and
 	// how many of these are done; the work of earlier leaders counts.
 	ProfileProgress struct{ Wanted, Done int }

@@ -36,8 +36,8 @@ func TestMachine(t *testing.T) {
 			{2 * s, PhaseCommitted{Waiting}, nil},
 			{100 * s, LoadRequested{}, nil},
 			{100 * s, PhaseCommitted{Loading}, effects(Wake{110 * s})},
-			{100 * s, LoadProgress{1, 3}, nil},
-			{130 * s, LoadProgress{1, 0}, effects(Wake{140 * s})},
+			{100 * s, LoadProgress{3}, nil},
+			{130 * s, LoadProgress{0}, effects(Wake{140 * s})},
 			{140 * s, Tick{}, effects(enter(Profiling))},
 			{141 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 			{142 * s, ProfileProgress{6, 0}, nil},
@@ -48,7 +48,7 @@ func TestMachine(t *testing.T) {
 		}},
 		{"no countdown without a load request", Waiting, false, 0, nil, []step{
 			{1000 * s, Tick{}, nil},
-			{2000 * s, LoadProgress{0, 0}, nil},
+			{2000 * s, LoadProgress{0}, nil},
 			{3000 * s, WorkersQueried{}, nil},
 		}},
 		{"each request restarts the countdown", Loading, false, 0, effects(Wake{10 * s}), []step{
@@ -59,21 +59,21 @@ func TestMachine(t *testing.T) {
 			{23*s + 999*time.Millisecond, Tick{}, effects(enter(Profiling))},
 		}},
 		{"it does not run while a load is pending", Loading, false, 0, effects(Wake{10 * s}), []step{
-			{9 * s, LoadProgress{1, 1}, nil},
+			{9 * s, LoadProgress{1}, nil},
 			{3600 * s, Tick{}, nil},
-			{3601 * s, LoadProgress{2, 1}, nil},
+			{3601 * s, LoadProgress{1}, nil},
 		}},
 		{"it begins in full when the last pending load settles", Loading, false, 0, effects(Wake{10 * s}), []step{
-			{1 * s, LoadProgress{1, 2}, nil},
-			{50 * s, LoadProgress{1, 1}, nil},
-			{60 * s, LoadProgress{1, 0}, effects(Wake{70 * s})},
-			{65 * s, LoadProgress{1, 0}, effects(Wake{70 * s})},
+			{1 * s, LoadProgress{2}, nil},
+			{50 * s, LoadProgress{1}, nil},
+			{60 * s, LoadProgress{0}, effects(Wake{70 * s})},
+			{65 * s, LoadProgress{0}, effects(Wake{70 * s})},
 			{70 * s, Tick{}, effects(enter(Profiling))},
 		}},
 		{"nothing is asked for twice", Loading, false, 0, effects(Wake{10 * s}), []step{
 			{10 * s, Tick{}, effects(enter(Profiling))},
 			{11 * s, Tick{}, nil},
-			{30 * s, LoadProgress{1, 0}, nil},
+			{30 * s, LoadProgress{0}, nil},
 			{31 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 		}},
 		{"a refused Enter is tried again at the next event", Loading, false, 0, effects(Wake{10 * s}), []step{
@@ -96,18 +96,18 @@ func TestMachine(t *testing.T) {
 			{1 * s, ProfileProgress{6, 3}, nil},
 			{2 * s, LoadRequested{}, nil},
 			{2 * s, PhaseCommitted{Loading}, effects(Wake{12 * s})},
-			{2 * s, LoadProgress{2, 1}, nil},
+			{2 * s, LoadProgress{1}, nil},
 			{3 * s, ProfileProgress{6, 6}, nil}, // of the phase before
-			{4 * s, LoadProgress{2, 0}, effects(Wake{14 * s})},
+			{4 * s, LoadProgress{0}, effects(Wake{14 * s})},
 			{14 * s, Tick{}, effects(enter(Profiling))},
 			{14 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 			{15 * s, Tick{}, nil},
 			{16 * s, ProfileProgress{12, 12}, effects(enter(Serving))},
 		}},
 		{"no serving while a load is pending", Profiling, false, 0, effects(Profile{}), []step{
-			{1 * s, LoadProgress{2, 1}, nil},
+			{1 * s, LoadProgress{1}, nil},
 			{2 * s, ProfileProgress{6, 6}, nil},
-			{3 * s, LoadProgress{2, 0}, nil}, // what it has loaded may have to be measured
+			{3 * s, LoadProgress{0}, nil}, // what it has loaded may have to be measured
 			{3 * s, ProfileProgress{8, 6}, nil},
 			{4 * s, ProfileProgress{8, 8}, effects(enter(Serving))},
 		}},
@@ -144,8 +144,8 @@ func TestMachine(t *testing.T) {
 			{200 * s, PhaseCommitted{Serving}, effects(Serve{})},
 		}},
 		{"all loads failed: nothing to profile", Loading, false, 0, effects(Wake{10 * s}), []step{
-			{1 * s, LoadProgress{1, 1}, nil},
-			{2 * s, LoadProgress{0, 0}, effects(Wake{12 * s})},
+			{1 * s, LoadProgress{1}, nil},
+			{2 * s, LoadProgress{0}, effects(Wake{12 * s})},
 			{12 * s, Tick{}, effects(enter(Profiling))},
 			{12 * s, PhaseCommitted{Profiling}, effects(Profile{})},
 			{12 * s, ProfileProgress{0, 0}, effects(enter(Serving))},
@@ -155,7 +155,7 @@ func TestMachine(t *testing.T) {
 			{0, WorkersQueried{}, effects(enter(Waiting))},
 			{0, PhaseCommitted{Waiting}, nil},
 			{1 * s, PhaseCommitted{Loading}, effects(Wake{11 * s})},
-			{1 * s, LoadProgress{1, 1}, nil},
+			{1 * s, LoadProgress{1}, nil},
 			{1000 * s, Tick{}, nil},
 		}},
 	} {
@@ -186,9 +186,9 @@ func TestCountdown(t *testing.T) {
 	m.Step(PhaseCommitted{Loading}, 2*s)
 	check(3*s, 3*s, true)
 	check(99*s, 0, true)
-	m.Step(LoadProgress{1, 1}, 4*s)
+	m.Step(LoadProgress{1}, 4*s)
 	check(5*s, 4*s, false)
-	m.Step(LoadProgress{1, 0}, 6*s)
+	m.Step(LoadProgress{0}, 6*s)
 	check(7*s, 3*s, true)
 }
 
@@ -202,10 +202,10 @@ func TestWaitingFor(t *testing.T) {
 		{WorkersQueried{}, "a majority of the controllers to commit phase waiting"},
 		{PhaseCommitted{Waiting}, "the first LoadModelFromDisk request"},
 		{PhaseCommitted{Loading}, "no new load request for 10s"},
-		{LoadProgress{1, 3}, "3 loads that are pending"},
-		{LoadProgress{1, 1}, "1 load that is pending"},
+		{LoadProgress{3}, "3 loads that are pending"},
+		{LoadProgress{1}, "1 load that is pending"},
 		{PhaseCommitted{Profiling}, "1 load that is pending"},
-		{LoadProgress{1, 0}, "the first report of the profiling"},
+		{LoadProgress{0}, "the first report of the profiling"},
 		{ProfileProgress{6, 4}, "2 of 6 measurements"},
 		{PhaseCommitted{Serving}, ""},
 	} {
@@ -313,7 +313,7 @@ func (w *world) progress(pending int) {
 	}
 	w.done = w.done && (w.pending == 0 || pending > 0)
 	w.pending = pending
-	w.step(LoadProgress{Models: 1, Pending: pending})
+	w.step(LoadProgress{Pending: pending})
 }
 
 func (w *world) profiled(wanted, done int) {

@@ -147,6 +147,7 @@ func (p *EDF) take(e Event) {
 		p.profileChanged(e.Profile)
 	case Prefetch:
 		p.wantWarm(p.model(e.Model), e.Devices)
+	case PolicyChanged: // there is one so far
 	case Lend:
 		p.lend(e.Worker, e.Device, e.Pages)
 	}

@@ -152,6 +152,10 @@ type (
 		Model   ModelID
 		Devices int
 	}
+	// PolicyChanged has the policy of that name decide from now on, over the same
+	// books: what waits is handed over, what runs stays. An unknown name changes
+	// nothing; New says which there are.
+	PolicyChanged struct{ Policy string }
 	// Lend gives the caller so many pages of a device for a purpose of its own, once
 	// they are free or can be had by evicting what nothing waits for; then the policy
 	// leaves them alone. It replaces what was asked for before; 0 gives all back.
@@ -175,6 +179,7 @@ func (ModelReplaced) event()  {}
 func (ModelBlamed) event()    {}
 func (ProfileChanged) event() {}
 func (Prefetch) event()       {}
+func (PolicyChanged) event()  {}
 func (Lend) event()           {}
 
 // Outcome is how an action ended.

@@ -83,8 +83,8 @@ func TestTheClusterRecord(t *testing.T) {
 
 	l.refused(&logpb.SetSettings{}, logpb.Reason_REASON_INVALID, "no settings")
 	l.refused(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: 7}}, logpb.Reason_REASON_INVALID, "late_loads is 7")
-	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{Policy: "edf"}})
-	equal(t, "settings", l.state.Cluster().GetSettings(), &logpb.Settings{Policy: "edf"})
+	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
+	equal(t, "settings", l.state.Cluster().GetSettings(), &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT})
 
 	l.refused(&logpb.RaiseEpoch{To: 1}, logpb.Reason_REASON_INVALID, "only rises")
 	l.ok(&logpb.RaiseEpoch{To: 5})

@@ -6,6 +6,19 @@ import (
 	"github.com/orrery-project/orrery/proto/logpb"
 )
 
+// policyVersion is the schema from which on leaders do as the setting policy says. Earlier releases have the field, and
+// keep what is in it, whatever that is; a leader of theirs takes no notice of it.
+const policyVersion = 5
+
+// Policy is the scheduling policy that the settings name; empty: none, so each leader uses the one of its configuration.
+// It may be one that this release doesn't have.
+func (s *State) Policy() string {
+	if s.version() < policyVersion {
+		return ""
+	}
+	return s.cluster.GetSettings().GetPolicy()
+}
+
 func (s *State) initCluster(c *logpb.InitCluster) *logpb.Result {
 	if id := s.cluster.GetId(); id != "" {
 		return refuse(logpb.Reason_REASON_ALREADY_INITIALISED, "the cluster is bootstrapped already, its id is %q", id)
@@ -17,7 +30,7 @@ func (s *State) initCluster(c *logpb.InitCluster) *logpb.Result {
 	if settings == nil {
 		settings = &logpb.Settings{}
 	}
-	if refusal := checkSettings(settings); refusal != nil {
+	if refusal := s.checkSettings(settings); refusal != nil {
 		return refusal
 	}
 	s.changeCluster(func(cluster *logpb.Cluster) {
@@ -34,19 +47,25 @@ func (s *State) setSettings(settings *logpb.Settings) *logpb.Result {
 	if settings == nil {
 		return refuse(logpb.Reason_REASON_INVALID, "there are no settings in the command: give all of them, not only those that change")
 	}
-	if refusal := checkSettings(settings); refusal != nil {
+	if refusal := s.checkSettings(settings); refusal != nil {
 		return refusal
 	}
 	s.changeCluster(func(c *logpb.Cluster) { c.Settings = proto.CloneOf(settings) })
 	return &logpb.Result{}
 }
 
-func checkSettings(settings *logpb.Settings) *logpb.Result {
+func (s *State) checkSettings(settings *logpb.Settings) *logpb.Result {
 	switch settings.GetLateLoads() {
 	case logpb.Settings_LATE_LOADS_REJECT, logpb.Settings_LATE_LOADS_ADMIT:
-		return nil
+	default:
+		return refuse(logpb.Reason_REASON_INVALID, "late_loads is %d, which is neither reject nor admit", settings.GetLateLoads())
 	}
-	return refuse(logpb.Reason_REASON_INVALID, "late_loads is %d, which is neither reject nor admit", settings.GetLateLoads())
+	// Which policies there are is up to the release that leads. Below that version there are replicas that take any text.
+	if policy := settings.GetPolicy(); s.version() >= policyVersion && policy != "" && !validName(policy) {
+		return refuse(logpb.Reason_REASON_INVALID,
+			"policy is %.80q: a name has at most %d letters, digits and '.', '_', '-', and begins with a letter or digit", policy, maxNameBytes)
+	}
+	return nil
 }
 
 func (s *State) raiseEpoch(to uint64) *logpb.Result {

@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protodelim"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/orrery-project/orrery/proto/logpb"
 )
@@ -29,8 +28,8 @@ var update = flag.Bool("update", false, "write testdata/corpus/*.golden anew, an
 // with the state in the snapshot of the same name, or the empty one if there is none. Those of older versions
 // were written by releases that had only these.
 func TestTheCorpusReplaysToTheSameDigests(t *testing.T) {
-	if _, err := os.Stat(corpus("v4.log")); *update && errors.Is(err, fs.ErrNotExist) {
-		writeFourthVersion(t)
+	if _, err := os.Stat(corpus("v5.log")); *update && errors.Is(err, fs.ErrNotExist) {
+		writeFifthVersion(t)
 	}
 	for _, name := range files(t, corpus("*.log")) {
 		compareGolden(t, strings.TrimSuffix(name, ".log")+".golden", replay(t, begin(t, name), readStream(t, name)))
@@ -54,7 +53,7 @@ func TestTheSnapshotsRestoreToTheSameDigests(t *testing.T) {
 		compareGolden(t, strings.TrimSuffix(name, ".snapshot")+".golden", lines.String())
 	}
 	// The end of a stream, by a snapshot of the release that applied it, is the end of its replay.
-	for _, version := range []string{"v1", "v2", "v3", "v4"} {
+	for _, version := range []string{"v1", "v2", "v3", "v4", "v5"} {
 		s := begin(t, corpus(version+".log"))
 		replay(t, s, readStream(t, corpus(version+".log")))
 		restored := restoreFile(t, snapshotFile(version+"-end"))
@@ -237,54 +236,38 @@ func writeStream(t *testing.T, name string, cmds []*logpb.Command) {
 	}
 }
 
-// writeFourthVersion writes the corpus of version 4: the life of a small cluster that goes through all versions, then a
-// few hundred commands that were drawn; and what comes after that cluster was restored from a snapshot of the third one.
-func writeFourthVersion(t *testing.T) {
+// writeFifthVersion writes the corpus of version 5: the life of a small cluster that goes through all versions, then a
+// few hundred commands that were drawn; and what comes after that cluster was restored from a snapshot of the fourth one.
+func writeFifthVersion(t *testing.T) {
 	l := newLog(t)
-	l.ok(&logpb.InitCluster{ClusterId: "c-1", Settings: &logpb.Settings{Policy: "edf"}})
+	l.ok(&logpb.InitCluster{ClusterId: "c-1", Settings: &logpb.Settings{Policy: "not yet bounded"}})
 	l.ok(register("w1", "i1"))
 	l.ok(register("w2", "i1"))
 	l.ok(&logpb.LoadModel{Name: "m", Source: "a.onnx"})
-	l.ok(&logpb.LoadModel{Name: "n", Source: "a.onnx"})
 	l.ok(&logpb.UpdateHoldings{Updates: []*logpb.HoldingUpdate{loaded(1, "w1", "i1", digestA), loaded(1, "w2", "i1", digestA)}})
 	l.phase(logpb.Phase_PHASE_SERVING)
-	measured := profile(digestA, "cpu", 5)
-	measured.Worker, measured.MeasuredUnixNs = "w1", start
-	shaped := profile(digestA, "cpu", 7)
-	shaped.Key.Shapes = "x=1,8"
-	for version := uint32(1); version <= 4; version++ {
+	for version := uint32(1); version <= 5; version++ {
 		if version > 1 {
 			l.ok(&logpb.RaiseVersion{To: version})
 		}
-		for _, body := range []proto.Message{
-			&logpb.ReopenStartup{},
-			&logpb.LoadModel{Name: "m", Source: fmt.Sprintf("b%d.onnx", version), Replace: true},
-			&logpb.LoadModel{Name: "o", Source: "o.onnx", Largest: []*logpb.TensorShape{{Name: "y", Shape: []int64{2}}, {Name: "x", Shape: []int64{1, 8}}}},
-			&logpb.PutProfiles{Profiles: []*logpb.Profile{measured, shaped}},
-			&logpb.ReplaceModel{ModelId: 3},
-			&logpb.PutDeviceChecks{Updates: []*logpb.DeviceCheckUpdate{
-				{Worker: "w2", Incarnation: "i1", Check: &logpb.DeviceCheck{Ratio: 1.25, Runs: 5, Profile: measured.Key}},
-				{Worker: "w2", Incarnation: "i0", Check: &logpb.DeviceCheck{Ratio: 2, Runs: 5}},
-			}},
+		for _, settings := range []*logpb.Settings{
+			{Policy: "fifo"},
+			{Policy: "a name with blanks"},
+			{LateLoads: logpb.Settings_LATE_LOADS_ADMIT},
+			{LateLoads: logpb.Settings_LATE_LOADS_ADMIT, Policy: fmt.Sprint("of-version-", version)},
 		} {
-			l.do(body)
-			understated := l.command(proto.Clone(body))
+			l.do(&logpb.SetSettings{Settings: settings})
+			understated := l.command(&logpb.SetSettings{Settings: settings})
 			understated.Version = 1
 			l.apply(understated)
 		}
 	}
-	l.do(&logpb.ReopenStartup{Close: true})
-	l.ok(&logpb.SetPhase{From: logpb.Phase_PHASE_LOADING, To: logpb.Phase_PHASE_PROFILING, LastModelId: l.state.LastModelID()})
-	l.ok(&logpb.SetPhase{From: logpb.Phase_PHASE_PROFILING, To: logpb.Phase_PHASE_SERVING, LastModelId: l.state.LastModelID()})
-	l.do(&logpb.LoadModel{Name: "late", Source: "a.onnx"})
-	l.ok(&logpb.ReopenStartup{})
-	l.ok(&logpb.ReopenStartup{Close: true})
 	l.check()
-	l.draw(600, 23)
+	l.draw(600, 31)
 	l.check()
-	keep(t, l, "v4", nil)
+	keep(t, l, "v5", nil)
 
-	file, err := os.ReadFile(snapshotFile("v3-end"))
+	file, err := os.ReadFile(snapshotFile("v4-end"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,9 +275,9 @@ func writeFourthVersion(t *testing.T) {
 	again := &log{t: t, state: copied(t, l.state), index: l.state.Index(), now: l.now}
 	again.ok(&logpb.RestoreState{Snapshot: file})
 	again.check()
-	again.draw(200, 29)
+	again.draw(200, 37)
 	again.check()
-	keep(t, again, "v4-restored", before)
+	keep(t, again, "v5-restored", before)
 }
 
 // check takes a digest and has it checked.

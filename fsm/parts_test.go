@@ -54,7 +54,7 @@ func TestAWaiterWakesOnlyForItsParts(t *testing.T) {
 	r := NewReplica(Options{})
 	follow(t, r, l, 1)
 	r.Changed(0) // never
-	settings := &logpb.SetSettings{Settings: &logpb.Settings{Policy: "edf"}}
+	settings := &logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}}
 	var last *logpb.Command
 	for _, step := range []struct {
 		what string

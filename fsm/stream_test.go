@@ -38,7 +38,7 @@ func stream(length int) *rapid.Generator[[]*logpb.Command] {
 			if NeededVersion(cmd) > 1 && rapid.Bool().Draw(t, "right") {
 				cmd.Version = NeededVersion(cmd)
 			} else {
-				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 3, 4, Version + 1}).Draw(t, "version")
+				cmd.Version = rapid.SampledFrom([]uint32{0, 1, 1, 1, 1, 2, 3, 4, 5, Version + 1}).Draw(t, "version")
 			}
 			if i == 0 {
 				cmd.RequestedUnixNs, cmd.Version = now, 0
@@ -100,6 +100,7 @@ func body(t *rapid.T) proto.Message {
 	case 14:
 		return rapid.SampledFrom([]proto.Message{
 			&logpb.SetSettings{Settings: &logpb.Settings{Policy: "edf"}},
+			&logpb.SetSettings{Settings: &logpb.Settings{Policy: "bad name"}},
 			&logpb.SetSettings{Settings: &logpb.Settings{LateLoads: logpb.Settings_LATE_LOADS_ADMIT}},
 			&logpb.RaiseEpoch{To: 3},
 			&logpb.RaiseEpoch{To: 7},

@@ -38,6 +38,7 @@ func succeed(t testing.TB, snapshot, current *State, replace bool) *State {
 
 func TestARestoredSnapshotTakesWishesFromThePastAndFactsFromThePresent(t *testing.T) {
 	l := serving(t)
+	l.ok(&logpb.RaiseVersion{To: 5})
 	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{Policy: "edf", LateLoads: logpb.Settings_LATE_LOADS_ADMIT}})
 	l.ok(&logpb.LoadModel{Name: "slow", Source: "b.onnx"}) // which no worker has loaded yet
 	l.ok(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "cpu", 5)}})
@@ -52,11 +53,10 @@ func TestARestoredSnapshotTakesWishesFromThePastAndFactsFromThePresent(t *testin
 	l.ok(&logpb.SetSettings{Settings: &logpb.Settings{Policy: "fifo"}})
 	l.ok(&logpb.PutProfiles{Profiles: []*logpb.Profile{profile(digestA, "cpu", 7), profile(digestA, "gpu", 2)}})
 	l.ok(&logpb.RaiseEpoch{To: 4})
-	l.ok(&logpb.RaiseVersion{To: 2})
 	past, present := proto.CloneOf(snapshot.canonical()), proto.CloneOf(l.state.canonical())
 
 	n := succeed(t, snapshot, l.state, false)
-	want := &logpb.Cluster{Id: "c-1", Epoch: 5, Version: 2, Phase: logpb.Phase_PHASE_SERVING, Settings: past.Cluster.Settings}
+	want := &logpb.Cluster{Id: "c-1", Epoch: 5, Version: 5, Phase: logpb.Phase_PHASE_SERVING, Settings: past.Cluster.Settings}
 	equal(t, "cluster", n.Cluster(), want)
 	slow := proto.CloneOf(past.Models[1])
 	slow.Info, slow.Engine = present.Models[0].Info, "gomlx"

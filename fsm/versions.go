@@ -9,7 +9,7 @@ import (
 
 // Version is the newest command schema that this code applies. A cluster starts at 1, and goes up when its leader
 // has seen that every member can follow (RaiseVersion): so a mixed cluster is safe.
-const Version = 4
+const Version = 5
 
 // ErrOutdated says that this replica can't follow its cluster any more, because that has gone to a newer schema.
 var ErrOutdated = errors.New("this replica is too old for its cluster")
@@ -36,7 +36,8 @@ func kindVersion(cmd *logpb.Command) uint32 {
 	return 0
 }
 
-// contentVersion is the schema that what is in a command of a known kind needs: fields that an older release would drop.
+// contentVersion is the schema that what is in a command of a known kind needs: fields that an older release would drop,
+// or would keep without doing as they say.
 func contentVersion(cmd *logpb.Command) uint32 {
 	switch body := cmd.GetBody().(type) {
 	case *logpb.Command_SetWorkerStatus:
@@ -62,6 +63,10 @@ func contentVersion(cmd *logpb.Command) uint32 {
 			if p.GetKey().GetShapes() != "" || p.GetWorker() != "" || p.GetDevice() != 0 || p.GetMeasuredUnixNs() != 0 || p.GetDriftedUnixNs() != 0 {
 				return 4
 			}
+		}
+	case *logpb.Command_SetSettings:
+		if body.SetSettings.GetSettings().GetPolicy() != "" {
+			return policyVersion
 		}
 	}
 	return 0

@@ -153,3 +153,69 @@ func TestAnOlderReleaseInAMixedCluster(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Older releases keep a policy that an old controller has proposed, whatever it says: so must this one, or the replicas
+// of a mixed cluster come apart.
+func TestReleasesOfAMixedClusterAgreeOnThePolicy(t *testing.T) {
+	l := newCluster(t)
+	l.ok(&logpb.RaiseVersion{To: 4})
+	l.refused(setPolicy("fifo"), logpb.Reason_REASON_VERSION, "needs cluster version 5", "update all controllers first")
+	unset := l.ok(&logpb.TakeDigest{})
+	ofAnOldOne := l.command(setPolicy("any text at all"))
+	ofAnOldOne.Version = 1
+	equal(t, "of an old controller", l.apply(ofAnOldOne).GetReason(), logpb.Reason_REASON_NONE)
+	equal(t, "kept", l.state.Cluster().GetSettings().GetPolicy(), "any text at all")
+	equal(t, "in force", l.state.Policy(), "")
+	set := l.ok(&logpb.TakeDigest{})
+
+	older, newer := NewReplica(Options{Version: 4}), NewReplica(Options{})
+	follow(t, older, l, 1)
+	follow(t, newer, l, 1)
+	for name, want := range map[string]*logpb.Result{"none is set": unset, "one is set": set} {
+		for _, r := range []*Replica{older, newer} {
+			got, ok := r.DigestAt(want.GetIndex())
+			equal(t, name, ok, true)
+			equal(t, name, got, want.GetDigest())
+		}
+	}
+
+	l.ok(&logpb.RaiseVersion{To: 5})
+	equal(t, "in force", l.state.Policy(), "any text at all")
+	l.refused(&logpb.SetSettings{Settings: l.state.Cluster().GetSettings()}, logpb.Reason_REASON_INVALID, "any text at all")
+	l.ok(setPolicy("fifo"))
+}
+
+// Records that have no policy are, byte for byte, what they were before there was one.
+func TestAnUnsetPolicyLeavesNoTrace(t *testing.T) {
+	l := raised(t)
+	before := records(l.state)
+	l.ok(setPolicy("fifo"))
+	l.ok(setPolicy(""))
+	equal(t, "records", appendState(nil, records(l.state)), appendState(nil, before))
+}
+
+func TestThePolicyOfTheSettings(t *testing.T) {
+	l := raised(t)
+	equal(t, "at first", l.state.Policy(), "")
+	for _, name := range []string{"fifo", "shortest_queue", "v2.1-b"} {
+		l.ok(setPolicy(name))
+		equal(t, "policy", l.state.Policy(), name)
+		equal(t, "in a snapshot", copied(t, l.state).Policy(), name)
+	}
+	for name, bad := range map[string]string{"blanks": "a b", "no name": "-", "too long": strings.Repeat("x", maxNameBytes+1), "a new line": "edf\n"} {
+		t.Run(name, func(t *testing.T) {
+			l.t = t
+			if message := l.do(setPolicy(bad)).GetMessage(); len(message) > 300 {
+				t.Errorf("a message of %d bytes", len(message))
+			}
+			l.refused(setPolicy(bad), logpb.Reason_REASON_INVALID, "policy is", "128")
+		})
+	}
+	equal(t, "after what was refused", l.state.Policy(), "v2.1-b")
+	l.ok(setPolicy(""))
+	equal(t, "unset", l.state.Policy(), "")
+}
+
+func setPolicy(name string) *logpb.SetSettings {
+	return &logpb.SetSettings{Settings: &logpb.Settings{Policy: name}}
+}

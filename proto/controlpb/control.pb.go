@@ -1728,7 +1728,10 @@ type ClusterStatusResponse struct {
 	// Above 0: whoever answers has had no leader for so long.
 	LeaderlessNs int64 `protobuf:"varint,11,opt,name=leaderless_ns,json=leaderlessNs,proto3" json:"leaderless_ns,omitempty"`
 	// Whoever answers serves inference without a leader (degraded mode).
-	Degraded      bool `protobuf:"varint,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded bool `protobuf:"varint,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// The scheduling policy that the leader uses; empty: it was not asked, or is of
+	// an older release.
+	Policy        string `protobuf:"bytes,13,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1845,6 +1848,13 @@ func (x *ClusterStatusResponse) GetDegraded() bool {
 		return x.Degraded
 	}
 	return false
+}
+
+func (x *ClusterStatusResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
 }
 
 // Member is someone in the gossip.
@@ -2963,7 +2973,7 @@ const file_control_proto_rawDesc = "" +
 	"\x13SetSettingsResponse\x123\n" +
 	"\bsettings\x18\x01 \x01(\v2\x17.orrery.log.v1.SettingsR\bsettings\",\n" +
 	"\x14ClusterStatusRequest\x12\x14\n" +
-	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xde\x03\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"\xf6\x03\n" +
 	"\x15ClusterStatusResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.orrery.log.v1.ClusterR\acluster\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2977,7 +2987,8 @@ const file_control_proto_rawDesc = "" +
 	"\tfreshness\x18\n" +
 	" \x01(\v2\x1c.orrery.control.v1.FreshnessR\tfreshness\x12#\n" +
 	"\rleaderless_ns\x18\v \x01(\x03R\fleaderlessNs\x12\x1a\n" +
-	"\bdegraded\x18\f \x01(\bR\bdegraded\"l\n" +
+	"\bdegraded\x18\f \x01(\bR\bdegraded\x12\x16\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy\"l\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12 \n" +

@@ -523,7 +523,9 @@ func (x *Cluster) GetReopenedAfterModel() uint64 {
 type Settings struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	LateLoads Settings_LateLoads     `protobuf:"varint,1,opt,name=late_loads,json=lateLoads,proto3,enum=orrery.log.v1.Settings_LateLoads" json:"late_loads,omitempty"`
-	// The scheduling policy's name; empty: the default one.
+	// The scheduling policy's name; empty: each leader uses the one of its
+	// configuration. Needs cluster version 5; in an older cluster it is kept, and
+	// no leader does as it says.
 	Policy        string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -538,9 +538,11 @@ func (*LiveRequest) Descriptor() ([]byte, []int) {
 }
 
 type LiveResponse struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Workers       []*controlpb.WorkerLive  `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
-	Startup       *controlpb.StartupStatus `protobuf:"bytes,2,opt,name=startup,proto3" json:"startup,omitempty"`
+	state   protoimpl.MessageState   `protogen:"open.v1"`
+	Workers []*controlpb.WorkerLive  `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	Startup *controlpb.StartupStatus `protobuf:"bytes,2,opt,name=startup,proto3" json:"startup,omitempty"`
+	// The scheduling policy that the leader uses.
+	Policy        string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -587,6 +589,13 @@ func (x *LiveResponse) GetStartup() *controlpb.StartupStatus {
 		return x.Startup
 	}
 	return nil
+}
+
+func (x *LiveResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
 }
 
 type ReleaseRequest struct {
@@ -1066,10 +1075,11 @@ const file_peer_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"=\n" +
 	"\x0fResolveResponse\x12*\n" +
 	"\x05model\x18\x01 \x01(\v2\x14.orrery.log.v1.ModelR\x05model\"\r\n" +
-	"\vLiveRequest\"\x83\x01\n" +
+	"\vLiveRequest\"\x9b\x01\n" +
 	"\fLiveResponse\x127\n" +
 	"\aworkers\x18\x01 \x03(\v2\x1d.orrery.control.v1.WorkerLiveR\aworkers\x12:\n" +
-	"\astartup\x18\x02 \x01(\v2 .orrery.control.v1.StartupStatusR\astartup\"(\n" +
+	"\astartup\x18\x02 \x01(\v2 .orrery.control.v1.StartupStatusR\astartup\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\"(\n" +
 	"\x0eReleaseRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\"\x11\n" +
 	"\x0fReleaseResponse\"%\n" +

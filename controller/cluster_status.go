@@ -34,6 +34,9 @@ func (s *controlService) ClusterStatus(ctx context.Context, r *controlpb.Cluster
 			answer.Leader = replica.Name
 		}
 	}
+	if !stale {
+		answer.Policy = s.leaderLive(ctx).GetPolicy()
+	}
 	answer.LeaderlessNs = int64(s.c.route.leaderless())
 	answer.Degraded = s.c.Degraded()
 	for _, m := range s.c.options.Gossip.Members() {

@@ -100,6 +100,9 @@ func (s *controlService) SetSettings(ctx context.Context, r *controlpb.SetSettin
 	if r.Settings == nil {
 		return nil, grpcerr.Status(errs.New(errs.Invalid, "the request has no settings; send all of them, as ClusterStatus shows them"))
 	}
+	if err := s.c.checkPolicy(r.Settings.Policy); err != nil {
+		return nil, grpcerr.Status(err)
+	}
 	result, err := s.c.commit(ctx, requested(r.RequestId, time.Duration(r.RequestedAgoNs), &logpb.Command{Body: &logpb.Command_SetSettings{
 		SetSettings: &logpb.SetSettings{Settings: r.Settings},
 	}}))

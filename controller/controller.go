@@ -181,7 +181,8 @@ type Tunables struct {
 	ForgetAfter time.Duration
 	// NoLeaderTimeout is how long control calls wait for a leader.
 	NoLeaderTimeout time.Duration
-	// Policy names the scheduling policy of the next term; empty is the default.
+	// Policy names the scheduling policy that is used unless the cluster's settings
+	// name one; empty is the default.
 	Policy string
 	// ScheduleAhead is how much work a device is given in advance.
 	ScheduleAhead time.Duration

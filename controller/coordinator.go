@@ -39,7 +39,8 @@ const (
 // worker, registers them, has models loaded and measured, drives the startup,
 // and tells the dispatcher what it may use. Its parts are in files of their own:
 // connection, registry, twins, health, loads, holdings, placement, suspects, compare,
-// profiler (with measuring and checks), refresh, replacements, startup_driver and feed.
+// profiler (with measuring and checks), refresh, replacements, startup_driver, policy and
+// feed.
 //
 // It is level-triggered. Whenever something may have changed it compares what
 // the replicated state says with what the workers say, and does what is
@@ -181,6 +182,7 @@ func (k *coordinator) reconcile(s *fsm.State) {
 	k.profiler.step(s)
 	k.refresher.step(s)
 	k.startup.step(s)
+	k.followPolicy(s)
 	k.feed.step(s)
 	k.replacing.step(s) // it asks for weights of what feed has told of
 	k.showWorkers()

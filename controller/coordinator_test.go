@@ -51,8 +51,12 @@ func (l *soloLog) put(entry []byte) any {
 }
 
 // propose is for after.
-func (l *soloLog) propose(t *testing.T, c *logpb.Command) {
+func (l *soloLog) propose(t *testing.T, c *logpb.Command) { l.proposeAs(t, c, fsm.NeededVersion(c)) }
+
+// proposeAs proposes what a controller would that gives the command this version.
+func (l *soloLog) proposeAs(t *testing.T, c *logpb.Command, version uint32) {
 	c = command(c)
+	c.Version = version
 	c.ProposedUnixNs = c.RequestedUnixNs
 	entry, err := proto.Marshal(c)
 	if err != nil {
@@ -80,6 +84,7 @@ func soloCoordinator(t *testing.T, dial rpc.DialFunc, phases ...logpb.Phase) (*c
 		},
 	})
 	tm := &term{c: c, leader: &sessionpb.Leader{Name: "c"}}
+	tm.policy.Store(&policyChoice{scheduler.DefaultPolicy, scheduler.DefaultPolicy})
 	tm.dispatcher = newDispatcher(replica, 1<<20, scheduler.NewEDF(scheduler.EDFOptions{}), c.instant, hclog.NewNullLogger())
 	tm.coordinator = newCoordinator(tm, hclog.NewNullLogger())
 	tm.dispatcher.watch(watch{tm.coordinator}, c.workerMetrics)

@@ -43,7 +43,7 @@ func (f *feed) step(s *fsm.State) {
 	if !f.started && f.contacted(s) {
 		f.started = true
 		d.mailbox.post(d.start)
-		f.k.log.Info("serving", "after", time.Since(f.k.began))
+		f.k.log.Info("serving", "after", time.Since(f.k.began), "policy", f.k.term.policy.Load().used)
 	}
 }
 

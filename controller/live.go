@@ -21,7 +21,7 @@ import (
 func (k *coordinator) live(ctx context.Context) (*peerpb.LiveResponse, error) {
 	answer := make(chan *peerpb.LiveResponse, 1)
 	if !k.mailbox.ask(func() {
-		r := &peerpb.LiveResponse{}
+		r := &peerpb.LiveResponse{Policy: k.term.policy.Load().used}
 		k.term.c.options.Replica.Read(func(s *fsm.State) {
 			r.Startup = k.startup.status(s)
 			for _, name := range slices.Sorted(maps.Keys(k.connections)) {

@@ -75,7 +75,8 @@ func (m *workerMetrics) register(r *prometheus.Registry) {
 }
 
 // stateCollector shows how many workers are in which state, as far as is known
-// here: only the leader knows who is away.
+// here: only the leader knows who is away. And how devices compare, and what the
+// leader schedules by.
 type stateCollector struct{ c *Controller }
 
 var workersDesc = prometheus.NewDesc("orrery_workers", "Registered workers by state; only the leader knows who is away or quarantined.", []string{"state"}, nil)
@@ -83,16 +84,22 @@ var workersDesc = prometheus.NewDesc("orrery_workers", "Registered workers by st
 var deviceDesc = prometheus.NewDesc("orrery_device_slowness",
 	"How long a device takes over how long the one took on which the profiles of their kind were measured, by a few runs.", []string{"worker", "device"}, nil)
 
+var policyDesc = prometheus.NewDesc("orrery_scheduler_policy", "1 for the scheduling policy with which this replica leads.", []string{"policy"}, nil)
+
 // Describe implements prometheus.Collector.
 func (stateCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- workersDesc
 	out <- deviceDesc
+	out <- policyDesc
 }
 
 // Collect implements prometheus.Collector.
 func (s stateCollector) Collect(out chan<- prometheus.Metric) {
 	for state, n := range s.c.workerStates() {
 		out <- prometheus.MustNewConstMetric(workersDesc, prometheus.GaugeValue, n, state)
+	}
+	if policy := s.c.policyUsed(); policy != "" {
+		out <- prometheus.MustNewConstMetric(policyDesc, prometheus.GaugeValue, 1, policy)
 	}
 	s.c.options.Replica.Read(func(state *fsm.State) {
 		for _, w := range state.Workers() {

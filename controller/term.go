@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,6 +22,10 @@ type term struct {
 	leader      *sessionpb.Leader
 	dispatcher  *dispatcher
 	coordinator *coordinator
+	// policy is the one that the dispatcher uses, or has been told to; policies are
+	// those that there are.
+	policy   atomic.Pointer[policyChoice]
+	policies []string
 	// verification is shared by reads: a client that asks for unknown models in
 	// a loop is no load on the consensus.
 	verification *shared
@@ -51,8 +56,13 @@ func (c *Controller) lead(ctx context.Context, number uint64) {
 func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cluster, log hclog.Logger) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &term{c: c, verification: newShared(), membership: make(chan struct{}, 1), leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name}}
-	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, c.policy(log), c.instant, log.Named("dispatcher"))
+	t := &term{
+		c: c, policies: scheduler.Policies(), verification: newShared(), membership: make(chan struct{}, 1),
+		leader: &sessionpb.Leader{ClusterId: cluster.Id, Epoch: cluster.Epoch, Term: number, Name: c.options.Name},
+	}
+	policy, choice := c.newPolicy(log)
+	t.policy.Store(&choice)
+	t.dispatcher = newDispatcher(c.options.Replica, c.options.MaxMessage, policy, c.instant, log.Named("dispatcher"))
 	t.coordinator = newCoordinator(t, log.Named("coordinator"))
 	t.dispatcher.watch(watch{t.coordinator}, c.workerMetrics)
 
@@ -67,19 +77,6 @@ func (c *Controller) reign(ctx context.Context, number uint64, cluster *logpb.Cl
 	c.route.clear(way{term: t})
 	c.term.Store(nil)
 	cancel()
-}
-
-// policy is a fresh one of the configured name. The configuration has been
-// checked, so that the default instead of an unknown one is a defence only.
-func (c *Controller) policy(log hclog.Logger) scheduler.Policy {
-	tunables := c.tunables.Load()
-	options := scheduler.Options{ScheduleAhead: tunables.ScheduleAhead, ResultGrace: tunables.ResultGrace}
-	policy, err := scheduler.New(tunables.Policy, options)
-	if err != nil {
-		log.Error("the default policy is used instead", "error", err)
-		policy = scheduler.NewEDF(scheduler.EDFOptions{ScheduleAhead: options.ScheduleAhead, ResultGrace: options.ResultGrace})
-	}
-	return policy
 }
 
 // awaitEpoch returns when the state is of another epoch, or ctx ends.

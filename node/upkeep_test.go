@@ -35,11 +35,11 @@ func (c *cluster) awaitNewestVersion() {
 	})
 }
 
-// startOldController starts a controller that acts as a release with the first
+// startOldController starts a controller that acts as a release with an older
 // schema of commands.
-func (c *cluster) startOldController(name string) {
+func (c *cluster) startOldController(name string, schema uint32) {
 	c.t.Helper()
-	node, err := NewController(c.controllerConfig(name), Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "old", Schema: 1})
+	node, err := NewController(c.controllerConfig(name), Options{Network: c.net.Host(name), Logger: c.logger(name), Version: "old", Schema: schema})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestTheVersionRisesWhenTheLastReplicaIsUpdated(t *testing.T) {
 			c.dirs[name] = t.TempDir()
 		}
 		for _, name := range controllerNames {
-			c.startOldController(name)
+			c.startOldController(name, 1)
 		}
 		leader := c.serve(1)
 		for i, name := range append(survivors(leader), leader) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
+	"github.com/orrery-project/orrery/scheduler"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
@@ -26,8 +28,13 @@ func (a *app) clusterSetCommand() *cobra.Command {
 		Long: `Changes settings that the whole cluster has agreed on, on the running cluster:
 
   late_loads=reject   once the cluster serves it takes no further models (default)
-  late_loads=admit    models are loaded and profiled beside the running schedule`,
-		Example: "  orrery cluster set late_loads=admit",
+  late_loads=admit    models are loaded and profiled beside the running schedule
+  policy=NAME         requests are scheduled by this policy from now on; those that
+                      wait are handed over. There are ` + strings.Join(scheduler.Policies(), ", ") + `
+  policy=default      each leader uses the policy of its configuration (default)
+
+What is not named stays as it is.`,
+		Example: "  orrery cluster set late_loads=admit\n  orrery cluster set policy=" + scheduler.DefaultPolicy,
 		Args:    arguments(cobra.MinimumNArgs(1)),
 	}
 	return a.asks(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
@@ -43,7 +50,7 @@ func (a *app) clusterSetCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return q.show(now, func(w io.Writer) { fmt.Fprintf(w, "late_loads  %s\n", word(now.GetLateLoads(), "LATE_LOADS_")) })
+		return q.show(now, func(w io.Writer) { settingsTable(w, now) })
 	})
 }
 
@@ -52,16 +59,26 @@ func changed(settings *logpb.Settings, assignments []string) (*logpb.Settings, e
 	out := &logpb.Settings{}
 	proto.Merge(out, settings)
 	for _, a := range assignments {
-		switch a {
-		case "late_loads=admit":
+		policy, isPolicy := strings.CutPrefix(a, "policy=")
+		switch {
+		case a == "late_loads=admit":
 			out.LateLoads = logpb.Settings_LATE_LOADS_ADMIT
-		case "late_loads=reject":
+		case a == "late_loads=reject":
 			out.LateLoads = logpb.Settings_LATE_LOADS_REJECT
+		case isPolicy && policy == "default":
+			out.Policy = ""
+		case isPolicy:
+			out.Policy = policy // which there are is up to the controllers
 		default:
-			return nil, fmt.Errorf("%q is no setting and value; write late_loads=admit or late_loads=reject", a)
+			return nil, fmt.Errorf("%q is no setting and value; write late_loads=admit, late_loads=reject, policy=NAME or policy=default", a)
 		}
 	}
 	return out, nil
+}
+
+func settingsTable(w io.Writer, s *logpb.Settings) {
+	fmt.Fprintf(w, "late_loads  %s\n", word(s.GetLateLoads(), "LATE_LOADS_"))
+	fmt.Fprintf(w, "policy      %s\n", cmp.Or(s.GetPolicy(), "default: the configured one"))
 }
 
 func (a *app) clusterStatusCommand() *cobra.Command {
@@ -111,6 +128,7 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 	}
 	fmt.Fprintf(w, "phase    %s\n", phase)
 	fmt.Fprintf(w, "leader   %s, term %d\n", leader, s.Term)
+	fmt.Fprintf(w, "policy   %s\n", policyText(s))
 	fmt.Fprintf(w, "log      %d committed, %d applied at %s\n", s.CommitIndex, s.AppliedIndex, s.Name)
 	fmt.Fprintf(w, "gossip   %s\n", plural(len(s.Members), "member"))
 	if !s.Freshness.GetStale() || s.DigestIndex > 0 {
@@ -133,6 +151,20 @@ func clusterTable(w io.Writer, s *controlpb.ClusterStatusResponse) {
 		}
 		t.row(r.Name, role, yesNo(r.Reachable), r.RaftAddress, r.Digest[:min(12, len(r.Digest))], r.Id, r.Error)
 	}
+}
+
+// policyText says which scheduling policy is used, and who says so.
+func policyText(s *controlpb.ClusterStatusResponse) string {
+	set := s.Cluster.GetSettings().GetPolicy()
+	switch {
+	case s.Policy == "" && set == "":
+		return "the configured one"
+	case set == "":
+		return s.Policy + ", as configured"
+	case s.Policy == "" || s.Policy == set:
+		return set + ", as set for the cluster"
+	}
+	return fmt.Sprintf("%s, although %s is set: not all controllers know that one, update them", s.Policy, set)
 }
 
 // mode is what the controller does while it has no leader.

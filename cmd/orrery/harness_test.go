@@ -126,6 +126,14 @@ func (f *fake) ClusterStatus(context.Context, *controlpb.ClusterStatusRequest) (
 	return f.status, nil
 }
 
+func (f *fake) SetSettings(_ context.Context, r *controlpb.SetSettingsRequest) (*controlpb.SetSettingsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status = proto.CloneOf(f.status)
+	f.status.Cluster.Settings = r.Settings
+	return &controlpb.SetSettingsResponse{Settings: r.Settings}, nil
+}
+
 // ListWorkers forgets a worker that drains once it has been shown.
 func (f *fake) ListWorkers(_ context.Context, r *controlpb.ListWorkersRequest) (*controlpb.ListWorkersResponse, error) {
 	f.mu.Lock()
@@ -282,7 +290,7 @@ func answers() *fake {
 		scores: []float32{-1, 2.5, 0},
 		status: &controlpb.ClusterStatusResponse{
 			Cluster: &logpb.Cluster{Id: "K7", Epoch: 1, Phase: logpb.Phase_PHASE_SERVING},
-			Name:    "c2", Leader: "c1", Term: 3, CommitIndex: 41, AppliedIndex: 41, DigestIndex: 41,
+			Name:    "c2", Leader: "c1", Policy: "edf", Term: 3, CommitIndex: 41, AppliedIndex: 41, DigestIndex: 41,
 			Replicas: []*controlpb.Replica{
 				{Name: "c1", Id: "c1-51b3", RaftAddress: "10.0.0.1:8012", Voter: true, Leader: true, Reachable: true, Digest: "5a95680329281111"},
 				{Name: "c2", Id: "c2-4f8e", RaftAddress: "10.0.0.2:8012", Voter: true, Reachable: true, Digest: "5a95680329281111"},

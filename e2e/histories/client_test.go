@@ -214,11 +214,11 @@ func ask(ctx context.Context, c controlpb.ControlClient, i input) (output, error
 		}
 		return o, o.show(answer.Models)
 	case set:
-		answer, err := c.SetSettings(ctx, &controlpb.SetSettingsRequest{RequestId: i.Request, Settings: &logpb.Settings{Policy: i.Value}})
+		answer, err := c.SetSettings(ctx, &controlpb.SetSettingsRequest{RequestId: i.Request, Settings: settingsWith(i.Value)})
 		if err != nil {
 			return o, err
 		}
-		o.Value = answer.Settings.GetPolicy()
+		o.Value = valueOf(answer.Settings)
 	case read:
 		answer, err := c.ClusterStatus(ctx, &controlpb.ClusterStatusRequest{})
 		if err != nil {
@@ -227,7 +227,7 @@ func ask(ctx context.Context, c controlpb.ControlClient, i input) (output, error
 		if answer.Freshness.GetStale() {
 			return o, errs.New(errs.NoLeader, "the answer says that it is stale")
 		}
-		o.Value = answer.Cluster.GetSettings().GetPolicy()
+		o.Value = valueOf(answer.Cluster.GetSettings())
 	}
 	return o, nil
 }

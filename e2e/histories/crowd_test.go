@@ -72,7 +72,7 @@ func settingsOf(t *testing.T, c *cluster) string {
 	if err != nil {
 		t.Fatalf("read the settings: %v", err)
 	}
-	return status.Cluster.GetSettings().GetPolicy()
+	return valueOf(status.Cluster.GetSettings())
 }
 
 // work has all clients work while during runs. All operations have ended when

@@ -153,7 +153,7 @@ func stateAt(ctx context.Context, control controlpb.ControlClient) (string, erro
 	if err != nil {
 		return "", err
 	}
-	text := status.Cluster.GetSettings().GetPolicy()
+	text := valueOf(status.Cluster.GetSettings())
 	for _, m := range models.Models {
 		text += fmt.Sprintf(" %d:%s:%s", m.Model.GetId(), m.Model.GetName(), m.Model.GetRequestId())
 	}

@@ -19,7 +19,7 @@ import (
 // device model "m" is.
 func serveOn(t *testing.T, w *fakeWorker) (*rig, *session) {
 	t.Helper()
-	r := newPolicyRig(t, replicaWith(t, serving...), scheduler.NewEDF(scheduler.EDFOptions{}))
+	r := newPolicyRig(t, replicaWith(t, serving...), edfPolicy())
 	t.Cleanup(r.end)
 	s, err := openTo(t, w, func() int64 { return int64(r.now()) }, r.output)
 	if err != nil {

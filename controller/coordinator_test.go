@@ -85,7 +85,7 @@ func soloCoordinator(t *testing.T, dial rpc.DialFunc, phases ...logpb.Phase) (*c
 	})
 	tm := &term{c: c, leader: &sessionpb.Leader{Name: "c"}}
 	tm.policy.Store(&policyChoice{scheduler.DefaultPolicy, scheduler.DefaultPolicy})
-	tm.dispatcher = newDispatcher(replica, 1<<20, scheduler.NewEDF(scheduler.EDFOptions{}), c.instant, hclog.NewNullLogger())
+	tm.dispatcher = newDispatcher(replica, 1<<20, edfPolicy(), c.instant, hclog.NewNullLogger())
 	tm.coordinator = newCoordinator(tm, hclog.NewNullLogger())
 	tm.dispatcher.watch(watch{tm.coordinator}, c.workerMetrics)
 	tm.coordinator.ctx = t.Context()
@@ -175,4 +175,12 @@ func TestRestsAreShortWhileRequestsOnlyWait(t *testing.T) {
 			t.Errorf("%s: %v after %v, want %v", test.name, got, test.pass, test.want)
 		}
 	}
+}
+
+func edfPolicy() scheduler.Policy {
+	p, err := scheduler.New("edf", scheduler.Options{})
+	if err != nil {
+		panic(err)
+	}
+	return p
 }

@@ -30,7 +30,6 @@ type script struct {
 func (s *script) Step(now scheduler.Instant, events []scheduler.Event, out *scheduler.Decisions) {
 	s.step(now, events, out)
 }
-func (s *script) Handover() []*scheduler.Request { return nil }
 
 // replicaWith is a state that serves one model "m" with digest "d".
 func replicaWith(t *testing.T, phases ...logpb.Phase) *fsm.Replica {

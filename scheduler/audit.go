@@ -8,7 +8,7 @@ import (
 // reported compares the mirror of a worker's devices with what it says is
 // there, and believes the worker. Weights that come or go are left alone: the
 // report may be from before or after, and the result will tell.
-func (p *EDF) reported(w *Worker) {
+func (p *core) reported(w *Worker) {
 	i, ok := slices.BinarySearchFunc(p.workers, w.Name, byName)
 	if !ok || len(p.workers[i].devices) != len(w.Devices) {
 		return
@@ -18,7 +18,7 @@ func (p *EDF) reported(w *Worker) {
 	}
 }
 
-func (p *EDF) audit(d *device, said []Resident) {
+func (p *core) audit(d *device, said []Resident) {
 	byModel := func(r Resident, id ModelID) int { return cmp.Compare(r.Model, id) }
 	said = slices.Clone(said)
 	slices.SortStableFunc(said, func(a, b Resident) int { return byModel(a, b.Model) })
@@ -46,6 +46,6 @@ func (p *EDF) audit(d *device, said []Resident) {
 	}
 }
 
-func (p *EDF) repaired(pl *place, present bool) {
+func (p *core) repaired(pl *place, present bool) {
 	p.out.Repairs = append(p.out.Repairs, Repair{pl.device.worker, pl.device.index, pl.model.ID, present})
 }

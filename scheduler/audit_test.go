@@ -3,7 +3,7 @@ package scheduler
 import "testing"
 
 func TestReportThatDoesNotFitIsIgnored(t *testing.T) {
-	p := NewEDF(EDFOptions{})
+	p := newEDF(Options{})
 	s := resnets(1, 2, 100)
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
 	var out Decisions
@@ -42,7 +42,7 @@ func TestReportLeavesWhatIsHeld(t *testing.T) {
 
 // Weights that nobody holds or wants leave no trace when they have gone.
 func TestReportForgetsPlaces(t *testing.T) {
-	p := NewEDF(EDFOptions{})
+	p := newEDF(Options{})
 	s := resnets(1, 2, 100)
 	s.Workers[0].Holds = []ModelID{1}
 	s.Workers[0].Devices[0].Resident = []Resident{{2, 7}}

@@ -14,6 +14,7 @@ type worker struct {
 	// kill it.
 	trials   int
 	reserved bool // one of its devices is
+	trip     roundTrip
 }
 
 // action is an action without a result.
@@ -25,8 +26,15 @@ type action struct {
 	// trial: it may kill the worker. abandoned: nothing is expected of it, and
 	// its batch has been taken back.
 	trial, abandoned bool
-	// due is when it should be over; set once it is the first of its lane.
-	due Instant
+	// due is when it should be over, but for the network; set once it is the
+	// first of its lane. Its result is planned to be there by then and allow.
+	due   Instant
+	allow time.Duration
+	// sent says since when it is the only action of an idle lane. 0: it queued.
+	sent Instant
+	// passed is the first deadline of a request in it that has not been
+	// completed; 0: none has one.
+	passed Instant
 }
 
 // lane is what one engine of a device (execution, or transfer of weights) has
@@ -37,9 +45,9 @@ type lane struct {
 	overdue bool          // the first is
 }
 
-func (l *lane) add(now Instant, a *action) {
+func (l *lane) add(now Instant, a *action, trip *roundTrip) {
 	if len(l.actions) == 0 {
-		a.due = now.Add(a.Expected)
+		a.due, a.allow, a.sent = now.Add(a.Expected), trip.lag(now), now
 	} else {
 		l.behind += a.Expected
 	}
@@ -48,7 +56,7 @@ func (l *lane) add(now Instant, a *action) {
 
 // remove takes out an action that is over; if it was the first, the next one
 // is taken to start now.
-func (l *lane) remove(now Instant, a *action) {
+func (l *lane) remove(now Instant, a *action, trip *roundTrip) {
 	i := slices.Index(l.actions, a)
 	if i < 0 {
 		return
@@ -62,16 +70,18 @@ func (l *lane) remove(now Instant, a *action) {
 	if len(l.actions) > 0 {
 		next := l.actions[0]
 		l.behind -= next.Expected
-		next.due = now.Add(next.Expected)
+		next.due, next.allow = now.Add(next.Expected), trip.jitter(now)
 	}
 }
 
-// free is when something new could start.
+// free is when the results of all that the lane has are there: what is added
+// then, or a round trip before, follows without a gap. An idle lane is free now.
 func (l *lane) free(now Instant) Instant {
 	if len(l.actions) == 0 {
 		return now
 	}
-	return max(now, l.actions[0].due).Add(l.behind)
+	first := l.actions[0]
+	return max(now, first.due.Add(first.allow)).Add(l.behind)
 }
 
 // lateAt is when the engine will be so late that nothing is to be expected of
@@ -94,6 +104,8 @@ type device struct {
 	worker    string
 	host      *worker
 	index     int
+	order     int // in core.devices
+	core      *core
 	kind      string
 	pages     int
 	pageBytes int64
@@ -105,12 +117,18 @@ type device struct {
 	byModel       map[ModelID]*place
 	places        []*place
 	resident      []*place
+	slots         []int32 // of the models of resident, in its order
 
 	// trying: a trial runs, alone. reserved: one will, once the lane is empty.
 	trying, reserved bool
 	execution        lane
 	transfer         lane
 	loading          int // LoadWeights in transfer
+	pace             pace
+	alarm            alarm
+	stirred          bool // it is in core.stirred
+	changed          bool // it is in core.changed
+	gone             bool // with its worker
 }
 
 // fits says how many pages weights take, and whether that is possible at all.
@@ -169,6 +187,17 @@ func (pl *place) usable() bool {
 	return ok
 }
 
+// execution is how long so many rows should take here.
+func (pl *place) execution(now Instant, rows int) time.Duration {
+	if factor := pl.device.pace.at(now); factor > 0 {
+		return time.Duration(float64(pl.timing.profiledTime(rows)) * factor)
+	}
+	return pl.timing.execution(now, rows)
+}
+
+// load is how long its weights should take to come.
+func (pl *place) load(now Instant) time.Duration { return pl.timing.load.estimate(now) }
+
 func (pl *place) hold(held bool) {
 	pl.held = held
 	pl.recount()
@@ -186,12 +215,15 @@ func (pl *place) become(s residence, pages int) {
 	if pl.state == resident && s != resident {
 		i := slices.Index(d.resident, pl)
 		d.resident = slices.Delete(d.resident, i, i+1)
+		d.slots = slices.Delete(d.slots, i, i+1)
 	}
 	if pl.state != resident && s == resident {
 		d.resident = append(d.resident, pl)
+		d.slots = append(d.slots, pl.model.slot)
 	}
 	pl.state, pl.taken = s, pages
 	pl.recount()
+	d.core.touch(d)
 }
 
 // recount brings the counts of the model and the timing up to date.
@@ -203,10 +235,17 @@ func (pl *place) recount() {
 			present = 1
 		}
 	}
+	pl.model.runs.put(pl.device.order, usable == 1 && pl.state == resident)
 	pl.model.usable += usable - pl.countedUsable
 	pl.timing.usable += usable - pl.countedUsable
 	pl.model.present += present - pl.countedPresent
 	pl.timing.present += present - pl.countedPresent
+	if usable != pl.countedUsable || present != pl.countedPresent {
+		c := pl.device.core
+		c.stir(pl.model)
+		c.changedModel(pl.model)
+		c.lacksWeights(pl.model)
+	}
 	pl.countedUsable, pl.countedPresent = usable, present
 }
 

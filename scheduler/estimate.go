@@ -1,6 +1,9 @@
 package scheduler
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 const (
 	// windowSize is how many measurements an estimate looks back on.
@@ -56,16 +59,14 @@ func (w *window) record(now Instant, d time.Duration) {
 }
 
 func (w *window) estimate(now Instant) time.Duration {
-	if w.count == 0 || now.Sub(w.newest) > windowStale {
+	if w.stale(now) {
 		return w.seed
 	}
 	return w.value
 }
 
-// bucket is the execution time of batches up to so many rows.
-type bucket struct {
-	rows int
-	window
+func (w *window) stale(now Instant) bool {
+	return w.count == 0 || now.Sub(w.newest) > windowStale
 }
 
 // timing is how long a model takes on one kind of device.
@@ -73,42 +74,215 @@ type timing struct {
 	kind string
 	// profiled: without a profile the kind is not used for the model.
 	profiled bool
-	exec     []bucket
+	profile  []RowsTime
+	// measured[rows] is of batches of just so many rows; nil: there was none.
+	measured []*window
 	load     window
 	// usable devices of this kind may be given the model; on present ones of
 	// them its weights are resident or on the way. See model.refresh.
 	usable, present int
+
+	// table[rows] is what profile and measurements come to, until fresh.
+	table []time.Duration
+	fresh Instant
 }
 
 func (t *timing) seed(p *Profile) {
 	t.profiled = len(p.Execution) > 0
-	t.exec = make([]bucket, len(p.Execution))
-	for i, e := range p.Execution {
-		t.exec[i].rows = e.Rows
-		t.exec[i].reset(e.Time)
-	}
+	t.profile = p.Execution
 	t.load.reset(p.WeightsLoad)
+	t.measured, t.table, t.fresh = nil, nil, -1
+	if t.profiled {
+		largest := p.Execution[len(p.Execution)-1].Rows
+		t.measured, t.table = make([]*window, largest+1), make([]time.Duration, largest+1)
+	}
 }
 
 // execution is how long a batch of so many rows should take. It never shrinks
 // with more rows. Past the profile it grows in proportion.
 func (t *timing) execution(now Instant, rows int) time.Duration {
-	var d time.Duration
-	for i := range t.exec {
-		d = max(d, t.exec[i].estimate(now))
-		if t.exec[i].rows >= rows {
-			return d
-		}
+	if now > t.fresh {
+		t.tabulate(now)
 	}
-	last := t.exec[len(t.exec)-1].rows
-	return d * time.Duration((rows+last-1)/last)
+	if rows < len(t.table) {
+		return t.table[rows]
+	}
+	last := len(t.table) - 1
+	return t.table[last] * time.Duration((rows+last-1)/last)
 }
 
-func (t *timing) recordExecution(now Instant, rows int, d time.Duration) {
-	for i := range t.exec {
-		if t.exec[i].rows >= rows {
-			t.exec[i].record(now, d)
-			return
+// fits is the most rows, up to most, whose execution takes no longer than d.
+func (t *timing) fits(now Instant, d time.Duration, most int) int {
+	return sort.Search(most, func(n int) bool { return t.execution(now, n+1) > d })
+}
+
+// tabulate computes the table; it holds until a measurement comes, or one of the
+// windows is out of date.
+func (t *timing) tabulate(now Instant) {
+	t.fresh = now.Add(windowStale)
+	largest := time.Duration(0)
+	for rows := 1; rows < len(t.table); rows++ {
+		d := time.Duration(0)
+		if w := t.measured[rows]; w != nil && !w.stale(now) {
+			d = w.value
+			t.fresh = min(t.fresh, w.newest.Add(windowStale))
+		} else {
+			d = t.profiledTime(rows)
+		}
+		largest = max(largest, d)
+		t.table[rows] = largest
+	}
+}
+
+// profiledTime is what the profile says of so many rows: between two sizes it is
+// interpolated.
+func (t *timing) profiledTime(rows int) time.Duration {
+	if last := t.profile[len(t.profile)-1]; rows > last.Rows {
+		return last.Time * time.Duration((rows+last.Rows-1)/last.Rows)
+	}
+	i := 0
+	for t.profile[i].Rows < rows {
+		i++
+	}
+	above := t.profile[i]
+	if i == 0 || above.Rows == rows {
+		return above.Time
+	}
+	below := t.profile[i-1]
+	return below.Time + (above.Time-below.Time)*time.Duration(rows-below.Rows)/time.Duration(above.Rows-below.Rows)
+}
+
+// record takes in what a batch of so many rows took.
+func (t *timing) record(now Instant, rows int, d time.Duration) {
+	if rows >= len(t.measured) {
+		return
+	}
+	w := t.measured[rows]
+	if w == nil {
+		w = &window{}
+		w.reset(t.profiledTime(rows))
+		t.measured[rows] = w
+	}
+	before, stale := w.value, w.stale(now)
+	w.record(now, d)
+	if w.value != before || stale {
+		t.fresh = -1
+	}
+}
+
+// pace says how much slower a device is than its kind.
+//
+// It looks at the last results of all models on the device, each as a multiple
+// of what the profile says of the kind. When more than half of them are slower
+// than slowFrom the device is slow, by the second largest of them; what it takes
+// then says nothing about its kind, and its estimates are the profile's times that
+// factor. One for each (model, device, rows) would have to be learnt anew for each
+// model of a device that has become slow.
+type pace struct {
+	last   [paceSize]float64
+	count  int
+	newest Instant
+	factor float64 // 0: as its kind
+}
+
+const (
+	paceSize = 5
+	// slowFrom is above what jitter and the noise of a shared machine come to.
+	slowFrom = 1.3
+)
+
+func (p *pace) record(now Instant, ratio float64) {
+	if now.Sub(p.newest) > windowStale {
+		p.count = 0
+	}
+	p.newest = now
+	p.last[p.count%paceSize] = ratio
+	p.count++
+	slow, first, second := 0, 0.0, 0.0
+	n := min(p.count, paceSize)
+	for _, r := range p.last[:n] {
+		if r > slowFrom {
+			slow++
+		}
+		if r > first {
+			first, second = r, first
+		} else {
+			second = max(second, r)
 		}
 	}
+	p.factor = 0
+	if slow > 1 && 2*slow > n {
+		p.factor = second
+	}
+}
+
+// at is how many times longer than the profile says everything takes; 0: the
+// device is as its kind.
+func (p *pace) at(now Instant) float64 {
+	if now.Sub(p.newest) > windowStale {
+		return 0
+	}
+	return p.factor
+}
+
+// roundTrip is the time that an action on an idle device spends outside of the
+// engine: on its way, in queues, on the way back. It is measured with each of
+// them.
+type roundTrip struct {
+	seed        time.Duration
+	last        [roundTrips]time.Duration
+	count       int
+	newest      Instant
+	most, least time.Duration
+}
+
+// roundTrips is how many are looked back on. There are more of them than of
+// measurements of one model, and a deadline is missed when one is too short.
+const roundTrips = 32
+
+func (r *roundTrip) record(now Instant, d time.Duration) {
+	if now.Sub(r.newest) > windowStale {
+		r.count = 0
+	}
+	r.last[r.count%roundTrips] = max(0, d)
+	r.count++
+	r.newest = now
+	first, second := time.Duration(0), time.Duration(0)
+	r.least = r.last[0]
+	for _, m := range r.last[:min(r.count, roundTrips)] {
+		if m > first {
+			first, second = m, first
+		} else {
+			second = max(second, m)
+		}
+		r.least = min(r.least, m)
+	}
+	r.most = second
+	if r.count < windowTrust {
+		r.most = max(r.seed, first)
+	}
+}
+
+// lag is what to expect of the next one, with a twentieth to spare.
+func (r *roundTrip) lag(now Instant) time.Duration {
+	most := r.most + r.most/20
+	switch {
+	case r.count == 0:
+		return r.seed
+	case now.Sub(r.newest) > windowStale: // as with windows, what is too long has to be forgotten
+		return min(r.seed, most)
+	}
+	return most
+}
+
+// jitter is by how much a result may be later, on its way, than the one before.
+func (r *roundTrip) jitter(now Instant) time.Duration {
+	jitter := (r.most - r.least) / 2
+	switch {
+	case r.count < windowTrust:
+		return r.seed / 4
+	case now.Sub(r.newest) > windowStale:
+		return min(r.seed/4, jitter)
+	}
+	return jitter
 }

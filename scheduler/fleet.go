@@ -6,23 +6,31 @@ import (
 )
 
 // workerUp adds a worker; one of the same name is replaced.
-func (p *EDF) workerUp(w *Worker) {
+func (p *core) workerUp(w *Worker) {
 	lost := p.drop(w.Name)
 	up := &worker{name: w.Name, heard: p.now}
+	up.trip.seed = p.options.NetworkLag
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
 	p.workers = slices.Insert(p.workers, i, up)
 	for i, spec := range w.Devices {
-		d := &device{worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
+		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
 			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
+		d.alarm.device = d
+		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
 		up.devices = append(up.devices, d)
+	}
+	p.listDevices()
+	for i, spec := range w.Devices {
+		d := up.devices[i]
 		for _, id := range w.Holds {
 			p.place(d, id).hold(true)
 		}
 		for _, r := range spec.Resident {
 			p.place(d, r.Model).become(resident, r.Pages)
 		}
+		p.touch(d)
 	}
-	p.listDevices()
+	p.placing = true
 	for _, d := range up.devices {
 		for _, pl := range slices.Clone(d.resident) {
 			p.evictRemoved(pl)
@@ -31,7 +39,7 @@ func (p *EDF) workerUp(w *Worker) {
 	p.recover(lost)
 }
 
-func (p *EDF) workerDown(name string, died bool) {
+func (p *core) workerDown(name string, died bool) {
 	lost := p.drop(name)
 	if died {
 		p.workerDied(name, lost)
@@ -42,15 +50,17 @@ func (p *EDF) workerDown(name string, died bool) {
 func byName(w *worker, name string) int { return cmp.Compare(w.name, name) }
 
 // drop forgets a worker and returns the actions that were lost with it.
-func (p *EDF) drop(name string) (lost []*action) {
+func (p *core) drop(name string) (lost []*action) {
 	i, ok := slices.BinarySearchFunc(p.workers, name, byName)
 	if !ok {
 		return nil
 	}
 	w := p.workers[i]
 	p.workers = slices.Delete(p.workers, i, i+1)
-	p.listDevices()
 	for _, d := range w.devices {
+		d.gone = true
+		p.alarms.set(&d.alarm, 0)
+		p.roomy.put(d.order, false)
 		for _, l := range [...]*lane{&d.execution, &d.transfer} {
 			for _, a := range l.actions {
 				delete(p.actions, a.ID)
@@ -62,11 +72,18 @@ func (p *EDF) drop(name string) (lost []*action) {
 			p.leave(pl)
 		}
 	}
+	gone := func(d *device) bool { return d.gone }
+	p.stirred = slices.DeleteFunc(p.stirred, gone)
+	p.changed.devices = slices.DeleteFunc(p.changed.devices, gone)
+	p.reserved = slices.DeleteFunc(p.reserved, gone)
+	p.paused = slices.DeleteFunc(p.paused, func(pl *place) bool { return pl.device.gone })
+	p.listDevices()
+	p.placing = true
 	return lost
 }
 
 // recover runs again what was in lost actions.
-func (p *EDF) recover(lost []*action) {
+func (p *core) recover(lost []*action) {
 	for _, a := range lost {
 		for _, r := range a.batch {
 			if !r.over {
@@ -76,15 +93,27 @@ func (p *EDF) recover(lost []*action) {
 	}
 }
 
-func (p *EDF) listDevices() {
+// listDevices numbers the devices anew, and renews the sets that go by the number.
+func (p *core) listDevices() {
 	p.devices = p.devices[:0]
+	clear(p.roomy)
 	for _, w := range p.workers {
 		p.devices = append(p.devices, w.devices...)
+	}
+	for _, m := range p.models {
+		clear(m.runs)
+	}
+	for i, d := range p.devices {
+		d.order = i
+		for _, pl := range d.resident {
+			pl.model.runs.put(i, pl.usable())
+		}
+		p.roomy.put(i, p.hasRoom(d))
 	}
 }
 
 // place is the model's place on a device, made when it is missing.
-func (p *EDF) place(d *device, id ModelID) *place {
+func (p *core) place(d *device, id ModelID) *place {
 	if pl := d.byModel[id]; pl != nil {
 		return pl
 	}
@@ -97,7 +126,7 @@ func (p *EDF) place(d *device, id ModelID) *place {
 }
 
 // leave takes a place from its model, and forgets a model that is gone.
-func (p *EDF) leave(pl *place) {
+func (p *core) leave(pl *place) {
 	m := pl.model
 	if i := slices.Index(m.places, pl); i >= 0 {
 		m.places = slices.Delete(m.places, i, i+1)
@@ -106,23 +135,32 @@ func (p *EDF) leave(pl *place) {
 	p.forget(m)
 }
 
-func (p *EDF) forget(m *model) {
+func (p *core) forget(m *model) {
 	if m.removed && len(m.places) == 0 && p.models[m.ID] == m {
 		delete(p.models, m.ID)
+		p.alarms.set(&m.alarm, 0)
+		p.slots = append(p.slots, m.slot)
 	}
 }
 
 // model is the record of a model, made when it is missing.
-func (p *EDF) model(id ModelID) *model {
+func (p *core) model(id ModelID) *model {
 	m := p.models[id]
 	if m == nil {
 		m = &model{Model: Model{ID: id}, active: -1, removed: p.gone[id]}
+		m.alarm.model = m
+		if n := len(p.slots); n > 0 {
+			m.slot, p.slots = p.slots[n-1], p.slots[:n-1]
+		} else {
+			m.slot = int32(len(p.keys))
+			p.keys = append(p.keys, never)
+		}
 		p.models[id] = m
 	}
 	return m
 }
 
-func (p *EDF) heldChanged(name string, models []ModelID) {
+func (p *core) heldChanged(name string, models []ModelID) {
 	i, ok := slices.BinarySearchFunc(p.workers, name, byName)
 	if !ok {
 		return
@@ -147,7 +185,7 @@ func (p *EDF) heldChanged(name string, models []ModelID) {
 
 // vacate forgets a place that is neither held nor occupied nor in an action;
 // the caller takes it out of the device's list.
-func (p *EDF) vacate(pl *place) bool {
+func (p *core) vacate(pl *place) bool {
 	if pl.held || pl.state != absent || pl.running > 0 || p.inTransfer(pl) {
 		return false
 	}
@@ -156,18 +194,18 @@ func (p *EDF) vacate(pl *place) bool {
 	return true
 }
 
-func (p *EDF) inTransfer(pl *place) bool {
+func (p *core) inTransfer(pl *place) bool {
 	return slices.ContainsFunc(pl.device.transfer.actions, func(a *action) bool { return a.place == pl })
 }
 
-func (p *EDF) modelAdded(spec *Model) {
+func (p *core) modelAdded(spec *Model) {
 	m := p.model(spec.ID)
 	delete(p.gone, spec.ID)
 	m.Model, m.known, m.removed = *spec, true, false
 	m.refresh()
 }
 
-func (p *EDF) modelRemoved(id ModelID) {
+func (p *core) modelRemoved(id ModelID) {
 	p.gone[id] = true
 	m := p.models[id]
 	if m == nil || m.removed {
@@ -184,7 +222,7 @@ func (p *EDF) modelRemoved(id ModelID) {
 
 // modelReplaced lets new answer for what waits for old, and for what comes
 // back unanswered from the workers that run old.
-func (p *EDF) modelReplaced(oldID, newID ModelID) {
+func (p *core) modelReplaced(oldID, newID ModelID) {
 	old := p.models[oldID]
 	if old == nil || oldID == newID {
 		return
@@ -199,8 +237,9 @@ func (p *EDF) modelReplaced(oldID, newID ModelID) {
 	}
 }
 
-func (p *EDF) profileChanged(f *Profile) {
+func (p *core) profileChanged(f *Profile) {
 	m := p.model(f.Model)
 	m.timing(f.DeviceKind).seed(f)
 	m.refresh()
+	p.stir(m)
 }

@@ -3,7 +3,7 @@ package scheduler
 import "slices"
 
 // lend leaves pages of a device to the caller, as soon as they can be had.
-func (p *EDF) lend(worker string, index, pages int) {
+func (p *core) lend(worker string, index, pages int) {
 	i, ok := slices.BinarySearchFunc(p.workers, worker, byName)
 	if !ok || index < 0 || index >= len(p.workers[i].devices) {
 		return
@@ -15,7 +15,7 @@ func (p *EDF) lend(worker string, index, pages int) {
 
 // makeRoom lends what has been asked for, all at once: pages that are free, and
 // those of weights that nothing waits for. Until there are enough none is withheld.
-func (p *EDF) makeRoom() {
+func (p *core) makeRoom() {
 	for _, d := range p.devices {
 		if d.lent == d.lending {
 			continue

@@ -13,7 +13,7 @@ const ceiling = 16 / 0.01733
 // an SLO of 100 ms, and returns the share that was Done.
 func offer(t *testing.T, s *State, rate float64, duration time.Duration) (done, all int, f *fakeFleet) {
 	t.Helper()
-	f = newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f = newFakeFleet(newOrrery(Options{}), t.Fatalf)
 	rng := rand.New(rand.NewPCG(1, 2))
 	f.fate = func(a Action) fakeFate {
 		// Predictable within half a percent, as on a GPU.

@@ -24,13 +24,29 @@ type model struct {
 	present int // of these, with weights resident or on the way
 
 	queues   []*queue   // no empty one
+	spare    []*queue   // empty ones, for reuse
 	suspects []*request // that wait, the most urgent first
 	waiting  int        // requests, the suspects among them
 	rows     int        // of the waiting requests
-	active   int        // index in EDF.active; −1: nothing waits
+	active   int        // index in core.active; −1: nothing waits
+	slot     int32      // index in core.keys
+	runs     bitset     // devices, by order, that have its weights and may run it
+	stirred  bool       // it is in core.moved
+
+	// expiry is no later than the first instant at which a waiting request is too
+	// late; 0: none has a deadline.
+	expiry Instant
+	// mixed: requests of several rows have come, which may be too late before
+	// those in front of them.
+	mixed bool
+	// again is when the strategy wants to look at it once more; 0: at no time.
+	again Instant
+	alarm alarm
 
 	// orphaned is since when requests wait and no worker can run them.
 	orphaned Instant
+	// changed: it is in core.changed. cold: it is in core.cold.
+	changed, cold bool
 	// missed is when a request was last too late.
 	missed Instant
 	// warm: wanted on so many devices although nothing waits.
@@ -38,7 +54,7 @@ type model struct {
 
 	doubt    doubt
 	trials   int  // Infers that are trials, but for abandoned ones
-	wary     bool // in EDF.wary
+	wary     bool // in core.wary
 	stopped  bool // it is blamed
 	answered bool // an Infer of it was OK
 }
@@ -104,16 +120,31 @@ func (m *model) bestCase(now Instant, rows int) (d, cold time.Duration) {
 // batchRows is the most rows in a batch.
 func (m *model) batchRows() int { return max(1, m.MaxRows) }
 
-// queue is the queue of a class, made when it is missing.
-func (m *model) queue(class string) *queue {
+// queue is the queue that a request belongs to, made when it is missing.
+func (m *model) queue(r *request) *queue {
 	for _, q := range m.queues {
-		if q.class == class {
+		if q.class == r.Class && q.rank == r.rank && q.bound == r.bound {
 			return q
 		}
 	}
-	q := &queue{class: class}
+	var q *queue
+	if n := len(m.spare); n > 0 {
+		q, m.spare = m.spare[n-1], m.spare[:n-1]
+	} else {
+		q = &queue{}
+	}
+	q.class, q.rank, q.bound = r.Class, r.rank, r.bound
 	m.queues = append(m.queues, q)
 	return q
+}
+
+// release takes an empty queue out.
+func (m *model) release(q *queue) {
+	i := slices.Index(m.queues, q)
+	m.queues = slices.Delete(m.queues, i, i+1)
+	if q.bound = nil; len(m.spare) < 2 {
+		m.spare = append(m.spare, q)
+	}
 }
 
 // head is the most urgent of the waiting requests, nil when none waits.

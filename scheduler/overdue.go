@@ -30,7 +30,7 @@ func (w *worker) hangs() bool {
 
 // watch has the first action of a device looked after; to be called whenever
 // that is another one: it may be overdue before the one before it was to be over.
-func (p *EDF) watch(d *device) {
+func (p *core) watch(d *device) {
 	at := d.execution.overdueAt(p.options.ResultGrace)
 	if at != 0 && (p.overdue == 0 || at < p.overdue) {
 		p.overdue = at
@@ -38,9 +38,9 @@ func (p *EDF) watch(d *device) {
 }
 
 // abandonOverdue takes the work from the devices whose results are overdue.
-// EDF.overdue is too early for lanes that have moved on since it was noted, so
+// core.overdue is too early for lanes that have moved on since it was noted, so
 // that looking at all devices is needed about once a grace, not at each step.
-func (p *EDF) abandonOverdue() {
+func (p *core) abandonOverdue() {
 	if p.overdue == 0 || p.now < p.overdue {
 		return
 	}
@@ -63,13 +63,15 @@ func (p *EDF) abandonOverdue() {
 
 // abandon takes back all requests of a device. Its actions stay in the lane
 // until they have results, and keep their weights in use.
-func (p *EDF) abandon(d *device) {
+func (p *core) abandon(d *device) {
 	d.execution.overdue = true
+	p.touch(d)
 	for i, a := range d.execution.actions {
 		if a.abandoned {
 			continue
 		}
 		a.abandoned = true
+		a.passed = 0
 		p.out.Abandoned = append(p.out.Abandoned, a.ID)
 		if a.trial {
 			a.place.model.trials--

@@ -9,9 +9,9 @@ import (
 // hung is a policy with request 1 in the action #1, of 2.73 ms, at w1, and
 // requests 2 and 3 behind it; nothing comes back until it is overdue, and w2
 // has then been added.
-func hung(t *testing.T) (p *EDF, out *Decisions) {
+func hung(t *testing.T) (p *core, out *Decisions) {
 	t.Helper()
-	p, out = NewEDF(EDFOptions{}), &Decisions{}
+	p, out = newEDF(Options{ScheduleAhead: 10 * ms}), &Decisions{}
 	s := resnets(2, 1, 100)
 	s.Models[0].MaxRows = 1
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
@@ -107,7 +107,7 @@ func TestLateDeviceIsBackAtOnce(t *testing.T) {
 // A device that never answers gives its requests back once, not again and
 // again, and does not keep the policy awake.
 func TestSilentDeviceDoesNotLoop(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
 	f.fate = func(a Action) fakeFate { return fakeFate{duration: trueTime(a), silent: a.Kind == Infer} }
 	s := resnets(1, 1, 100)
 	f.start(s)
@@ -120,7 +120,7 @@ func TestSilentDeviceDoesNotLoop(t *testing.T) {
 
 // However far ahead devices are given work.
 func TestOverdueDeviceGetsNothingNew(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{ScheduleAhead: 2 * time.Second}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{ScheduleAhead: 2 * time.Second}), t.Fatalf)
 	s := resnets(1, 1, 100)
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
 	f.start(s)
@@ -136,7 +136,7 @@ func TestOverdueDeviceGetsNothingNew(t *testing.T) {
 // A long batch is over early, and the short one behind it is not answered: that
 // is overdue before the long one would have been.
 func TestShortBatchBehindALongOneIsOverdue(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
 	s := resnets(1, 2, 100)
 	s.Profiles[0].Execution = []RowsTime{{16, 300 * ms}}
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}

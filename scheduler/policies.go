@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,33 +11,60 @@ import (
 // DefaultPolicy is the name of the policy that is used when none is named.
 const DefaultPolicy = "edf"
 
-// Options are the settings that policies share. Zero values mean the policy's
-// defaults.
+// Options are the settings that policies share. Zero values mean the defaults.
 type Options struct {
-	// ScheduleAhead is how much expected work a device is given in advance.
+	// ScheduleAhead: a device is given a batch this long before it is expected to
+	// have finished all others. It has to cover the way to the worker and back, or
+	// the device has nothing to do meanwhile. A device that is later than this (and
+	// than twice what it was to take) gets nothing new. Default 5 ms.
 	ScheduleAhead time.Duration
-	// NetworkLag is set aside for the way to a worker and back.
+	// NetworkLag is what the way to a worker and back takes, until it has been
+	// measured. Default 3 ms.
 	NetworkLag time.Duration
-	// ResultGrace is how much later than expected a result may be before its
-	// requests go elsewhere.
+	// BestEffortAge is how long after its arrival a request without a
+	// deadline ranks as one whose deadline is now. Default 30 s.
+	BestEffortAge time.Duration
+	// NoWorkerGrace is how long accepted requests wait when the last worker
+	// that holds their model has gone. Default 1 s.
+	NoWorkerGrace time.Duration
+	// BackOff is the first pause before a model is tried again on a device
+	// where it failed; it doubles up to MaxBackOff. Defaults 10 ms and 1 s.
+	BackOff, MaxBackOff time.Duration
+	// ResultGrace: a result is overdue when it is later than expected by this
+	// and by three times what the action was to take. Default 400 ms.
 	ResultGrace time.Duration
+	// SuspectSettle is how long after the death of a worker what may have killed
+	// it is not given to another one, and for how long a further death proves
+	// nothing: they may have died together. Default 100 ms.
+	SuspectSettle time.Duration
 	// Seed is what a policy that draws lots draws them from.
 	Seed uint64
 }
 
-// makers are the policies by name.
-func makers() map[string]func(Options) Policy {
-	return map[string]func(Options) Policy{
-		"edf": func(o Options) Policy {
-			return NewEDF(EDFOptions{ScheduleAhead: o.ScheduleAhead, NetworkLag: o.NetworkLag, ResultGrace: o.ResultGrace})
-		},
+func (o Options) withDefaults() Options {
+	o.ScheduleAhead = cmp.Or(o.ScheduleAhead, 5*time.Millisecond)
+	o.NetworkLag = cmp.Or(o.NetworkLag, 3*time.Millisecond)
+	o.BestEffortAge = cmp.Or(o.BestEffortAge, 30*time.Second)
+	o.NoWorkerGrace = cmp.Or(o.NoWorkerGrace, time.Second)
+	o.BackOff = cmp.Or(o.BackOff, 10*time.Millisecond)
+	o.MaxBackOff = max(o.BackOff, cmp.Or(o.MaxBackOff, time.Second))
+	o.ResultGrace = cmp.Or(o.ResultGrace, 400*time.Millisecond)
+	o.SuspectSettle = cmp.Or(o.SuspectSettle, 100*time.Millisecond)
+	return o
+}
+
+// strategies are the strategies of the policies by name.
+func strategies() map[string]func(Options) strategy {
+	return map[string]func(Options) strategy{
+		"edf":    func(Options) strategy { return edf{} },
+		"orrery": func(Options) strategy { return &orrery{} },
 	}
 }
 
 // Policies are the names of all policies, sorted.
 func Policies() (names []string) {
 	// order: sorted below.
-	for name := range makers() {
+	for name := range strategies() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -49,9 +77,36 @@ func New(name string, options Options) (Policy, error) {
 	if name == "" {
 		name = DefaultPolicy
 	}
-	maker := makers()[name]
-	if maker == nil {
+	made := strategies()[name]
+	if made == nil {
 		return nil, fmt.Errorf("there is no scheduling policy %q; the policies are %s", name, strings.Join(Policies(), ", "))
 	}
-	return maker(options), nil
+	return newCore(options, made(options)), nil
+}
+
+// changePolicy lets another strategy decide. What waits is judged by it as if it
+// had just come.
+func (p *core) changePolicy(name string) {
+	if name == "" {
+		name = DefaultPolicy
+	}
+	made := strategies()[name]
+	if made == nil {
+		return
+	}
+	p.strategy = made(p.options)
+	var waiting []*request
+	for _, m := range p.active {
+		for _, q := range m.queues {
+			waiting = append(append(waiting, q.timed...), q.loose...)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *request) int { return cmp.Compare(a.seq, b.seq) })
+	for _, r := range waiting {
+		p.dequeue(r)
+	}
+	for _, r := range waiting {
+		r.rank, r.bound = 0, nil
+		p.admit(r)
+	}
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,4 +28,17 @@ func TestAnUnknownPolicyNamesTheKnown(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `"efd"`) || !strings.Contains(err.Error(), strings.Join(Policies(), ", ")) {
 		t.Errorf("%v", err)
 	}
+}
+
+// newEDF is the policy edf, whose books a test may look at, told of a network of
+// a millisecond.
+func newEDF(options Options) *core {
+	options.NetworkLag = cmp.Or(options.NetworkLag, ms)
+	return newCore(options, edf{})
+}
+
+// newOrrery is the same for the policy orrery.
+func newOrrery(options Options) *core {
+	options.NetworkLag = cmp.Or(options.NetworkLag, ms)
+	return newCore(options, &orrery{})
 }

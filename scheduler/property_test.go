@@ -36,11 +36,11 @@ type wild struct {
 
 func newWild(t *rapid.T) *wild {
 	w := &wild{t: t}
-	options := EDFOptions{
+	options := Options{
 		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
 		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
 	}
-	w.f = newFakeFleet(NewEDF(options), t.Fatalf)
+	w.f = newFakeFleet(newEDF(options), t.Fatalf)
 	w.f.grace, w.f.settle = options.ResultGrace, options.SuspectSettle
 	w.pace = rapid.SampledFrom([]time.Duration{20 * ms, 20 * ms, 200 * ms}).Draw(t, "pace")
 	w.state = &State{}
@@ -227,10 +227,10 @@ func (w *wild) finish() {
 			w.t.Fatalf("request %d was completed %d times", id, n)
 		}
 	}
-	p := w.f.policy.(*EDF)
-	if n := len(p.requests) + len(p.timers) + len(p.active) + len(p.actions); n > 0 {
-		w.t.Fatalf("%d things are left: %d requests, %d timers, %d models, %d actions",
-			n, len(p.requests), len(p.timers), len(p.active), len(p.actions))
+	p := w.f.policy.(*core)
+	if n := len(p.requests) + len(p.alarms) + len(p.active) + len(p.actions); n > 0 {
+		w.t.Fatalf("%d things are left: %d requests, %d alarms, %d models, %d actions",
+			n, len(p.requests), len(p.alarms), len(p.active), len(p.actions))
 	}
 	for _, m := range p.models {
 		usable, present := 0, 0

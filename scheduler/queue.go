@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 	"sort"
 	"time"
@@ -24,9 +23,12 @@ type request struct {
 	deaths, unanswered uint8
 	// waits: it is in a queue. over: it has been completed.
 	waits, over bool
-
-	when  Instant // the key in timers
-	index int     // the place in timers; −1: not there
+	// rank: requests of a lower one go first, as far as the strategy ranks.
+	rank uint8
+	// bound is the only device that is to run it; nil: any.
+	bound *device
+	// tenant is whose it is; nil: the strategy does not ask.
+	tenant *tenant
 }
 
 // urgency orders requests of any sort: the deadline, or for best effort
@@ -38,12 +40,17 @@ func (r *request) urgency(age time.Duration) Instant {
 	return r.Arrived.Add(age)
 }
 
-// queue holds the waiting requests of one model and one shape class, which
-// may run together. A step looks at its ends, or searches it by halves.
+// queue holds the waiting requests of one model, shape class, rank and device
+// that they are bound to. Queues of one class may run together. A step looks at
+// the ends of a queue, or searches it by halves.
 type queue struct {
 	class string
+	rank  uint8
+	bound *device
 	timed []*request // by deadline
 	loose []*request // best effort, by arrival
+	// room is the memory of which timed and loose are the ends.
+	room [2][]*request
 }
 
 func (q *queue) empty() bool { return len(q.timed) == 0 && len(q.loose) == 0 }
@@ -62,11 +69,29 @@ func byUrgency(a, b *request) int {
 
 func (q *queue) add(r *request) {
 	l := q.list(r)
+	if len(*l) == cap(*l) {
+		q.compact(l)
+	}
 	i := len(*l)
 	if i > 0 && byUrgency((*l)[i-1], r) > 0 {
 		i, _ = slices.BinarySearchFunc(*l, r, byUrgency)
 	}
 	*l = slices.Insert(*l, i, r)
+}
+
+// compact moves a list to the beginning of its memory, which it has left as its
+// front was cut off, or to a larger one.
+func (q *queue) compact(l *[]*request) {
+	room := &q.room[0]
+	if l == &q.loose {
+		room = &q.room[1]
+	}
+	if len(*room) < 2*len(*l)+8 {
+		*room = make([]*request, 4*len(*l)+16)
+	}
+	n := copy(*room, *l)
+	clear((*room)[n:])
+	*l = (*room)[:n]
 }
 
 func (q *queue) remove(r *request) {
@@ -89,49 +114,4 @@ func cut(s []*request, i, j int) []*request {
 	copy(s[j-i:], s[:i])
 	clear(s[:j-i])
 	return s[j-i:]
-}
-
-// timers are the requests that have a deadline, by the instant at which
-// something has to happen to them.
-type timers []*request
-
-func (t timers) Len() int { return len(t) }
-func (t timers) Less(i, j int) bool {
-	return cmp.Or(cmp.Compare(t[i].when, t[j].when), cmp.Compare(t[i].seq, t[j].seq)) < 0
-}
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (t *timers) Push(x any) {
-	r := x.(*request)
-	r.index = len(*t)
-	*t = append(*t, r)
-}
-
-// Pop implements heap.Interface.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	r := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	r.index = -1
-	return r
-}
-
-func (t *timers) set(r *request, when Instant) {
-	r.when = when
-	if r.index < 0 {
-		heap.Push(t, r)
-	} else {
-		heap.Fix(t, r.index)
-	}
-}
-
-func (t *timers) drop(r *request) {
-	if r.index >= 0 {
-		heap.Remove(t, r.index)
-	}
 }

@@ -1,6 +1,9 @@
 package scheduler
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // resolve follows the replacements of a model.
 func resolve(m *model) *model {
@@ -11,12 +14,13 @@ func resolve(m *model) *model {
 }
 
 // submit admits a request, or completes it at once when it can't be answered.
-func (p *EDF) submit(given *Request) {
+func (p *core) submit(given *Request) {
 	if p.requests[given.ID] != nil {
 		return
 	}
 	p.lastSeq++
-	r := &request{Request: given, rows: max(1, given.Rows), seq: p.lastSeq, index: -1}
+	r := p.newRequest()
+	r.Request, r.rows, r.seq = given, max(1, given.Rows), p.lastSeq
 	p.requests[r.ID] = r
 	m := p.models[r.Model]
 	if m != nil {
@@ -34,20 +38,59 @@ func (p *EDF) submit(given *Request) {
 		p.complete(r, Completion{Reason: NoRoom})
 	case m.usable == 0:
 		p.complete(r, Completion{Reason: NoWorker})
-	case r.Deadline != 0:
-		p.admitByDeadline(r)
+	case r.Deadline != 0 && !p.feasible(r):
+		p.refuse(r)
 	default:
-		p.enqueue(r)
+		p.admit(r)
 	}
 }
 
-func (p *EDF) admitByDeadline(r *request) {
-	best, cold := r.model.bestCase(p.now, r.rows)
-	possible := p.now.Add(best + p.options.NetworkLag)
-	if r.Deadline >= possible {
-		p.enqueue(r)
+// newRequest is memory for a request, taken from a larger piece.
+func (p *core) newRequest() *request {
+	if len(p.requestPool) == 0 {
+		p.requestPool = make([]request, 64)
+	}
+	r := &p.requestPool[0]
+	p.requestPool = p.requestPool[1:]
+	return r
+}
+
+// admit lets the strategy judge a request that could be answered.
+func (p *core) admit(r *request) {
+	if end, ok := p.strategy.admit(p, r); !ok {
+		p.complete(r, end)
 		return
 	}
+	p.enqueue(r)
+}
+
+// lag is what the way to a worker and back takes at least.
+func (p *core) lag() time.Duration {
+	if p.now > p.lagFresh || p.lagFresh == 0 {
+		p.leastLag, p.lagFresh = p.options.NetworkLag, p.now.Add(lagLasts)
+		for i, w := range p.workers {
+			if lag := w.trip.lag(p.now); i == 0 || lag < p.leastLag {
+				p.leastLag = lag
+			}
+		}
+	}
+	return p.leastLag
+}
+
+// lagLasts is how long the least lag is not computed anew.
+const lagLasts = 20 * time.Millisecond
+
+// feasible says whether a request could be answered in time if nothing else had
+// to be done.
+func (p *core) feasible(r *request) bool {
+	best, _ := r.model.bestCase(p.now, r.rows)
+	return r.Deadline >= p.now.Add(best+p.lag())
+}
+
+// refuse ends a request that can't be answered in time.
+func (p *core) refuse(r *request) {
+	best, cold := r.model.bestCase(p.now, r.rows)
+	possible := p.now.Add(best + p.lag())
 	c := Completion{Reason: Infeasible, Possible: possible}
 	if cold > 0 && r.Deadline >= possible.Add(-cold) {
 		// Only the weights are missing. Refusing every such request and never
@@ -59,78 +102,101 @@ func (p *EDF) admitByDeadline(r *request) {
 }
 
 // enqueue lets a request wait at its model.
-func (p *EDF) enqueue(r *request) {
+func (p *core) enqueue(r *request) {
 	m := r.model
 	r.waits = true
 	if r.deaths > 0 {
 		p.suspectWaits(r)
 	} else {
-		m.queue(r.Class).add(r)
+		m.queue(r).add(r)
 	}
 	m.waiting++
 	m.rows += r.rows
+	m.mixed = m.mixed || r.rows > 1
 	if m.waiting == 1 {
 		m.active = len(p.active)
 		p.active = append(p.active, m)
 	}
-	if r.Deadline != 0 {
-		p.timers.set(r, p.lateAt(r))
+	if r.Deadline != 0 && m.mixed {
+		if at := p.lateAt(r); m.expiry == 0 || at < m.expiry {
+			m.expiry = at
+		}
 	}
+	p.keys[m.slot] = min(p.keys[m.slot], p.key(r))
+	p.changedModel(m)
+	if r.bound != nil {
+		p.touch(r.bound)
+	} else {
+		p.stir(m)
+	}
+	p.lacksWeights(m)
 }
 
-// left keeps the counts when a request has been taken out of its queue q, or
-// from among the suspects (q is nil).
-func (p *EDF) left(r *request, q *queue) {
+// rankShift leaves the lower bits of a key to instants of up to eighteen years.
+const rankShift = 59
+
+// key orders the heads of models: by rank, then by urgency.
+func (p *core) key(r *request) Instant {
+	return Instant(r.rank)<<rankShift | min(r.urgency(p.options.BestEffortAge), 1<<rankShift-1)
+}
+
+// lessWaits keeps the accounts of a model that has fewer waiting requests.
+func (p *core) lessWaits(m *model) {
+	p.changedModel(m)
+	key := never
+	for _, q := range m.queues {
+		for _, l := range [...][]*request{q.timed, q.loose} {
+			if len(l) > 0 {
+				key = min(key, p.key(l[0]))
+			}
+		}
+	}
+	if len(m.suspects) > 0 {
+		key = min(key, p.key(m.suspects[0]))
+	}
+	p.keys[m.slot] = key
+	if m.waiting > 0 {
+		return
+	}
+	last := p.active[len(p.active)-1]
+	p.active[m.active] = last
+	last.active = m.active
+	p.active = p.active[:len(p.active)-1]
+	m.active = -1
+	m.mixed = false
+}
+
+// dequeue takes a waiting request out of its queue.
+func (p *core) dequeue(r *request) {
 	m := r.model
 	r.waits = false
 	m.waiting--
 	m.rows -= r.rows
-	if q != nil && q.empty() {
-		for i := range m.queues {
-			if m.queues[i] == q {
-				last := len(m.queues) - 1
-				m.queues[i] = m.queues[last]
-				m.queues[last] = nil
-				m.queues = m.queues[:last]
-				break
-			}
+	if r.deaths > 0 {
+		i := slices.Index(m.suspects, r)
+		m.suspects = slices.Delete(m.suspects, i, i+1)
+	} else {
+		q := m.queue(r)
+		q.remove(r)
+		if q.empty() {
+			m.release(q)
 		}
 	}
-	if m.waiting == 0 {
-		last := p.active[len(p.active)-1]
-		p.active[m.active] = last
-		last.active = m.active
-		p.active = p.active[:len(p.active)-1]
-		m.active = -1
-		m.orphaned = 0
-	}
-}
-
-// dequeue takes a waiting request out of its queue.
-func (p *EDF) dequeue(r *request) {
-	if r.deaths > 0 {
-		i := slices.Index(r.model.suspects, r)
-		r.model.suspects = slices.Delete(r.model.suspects, i, i+1)
-		p.left(r, nil)
-		return
-	}
-	q := r.model.queue(r.Class)
-	q.remove(r)
-	p.left(r, q)
+	p.lessWaits(m)
 }
 
 // lateAt is the last instant at which a waiting request could start and be
 // answered in time. It is optimistic about weights.
-func (p *EDF) lateAt(r *request) Instant {
+func (p *core) lateAt(r *request) Instant {
 	if e, ok := r.model.fastest(p.now, r.rows); ok {
-		return r.Deadline.Add(-e - p.options.NetworkLag)
+		return r.Deadline.Add(-e - p.lag())
 	}
 	return r.Deadline
 }
 
 // again is for a request that comes back from a worker unanswered. started
 // says that it may have been executed there.
-func (p *EDF) again(r *request, started bool) {
+func (p *core) again(r *request, started bool) {
 	r.action = nil
 	r.model = resolve(r.model)
 	r.started = r.started || started
@@ -146,12 +212,13 @@ func (p *EDF) again(r *request, started bool) {
 	case r.rows > r.model.batchRows():
 		p.complete(r, Completion{Reason: Rejected})
 	default:
-		p.enqueue(r) // and if it is too late by now, this step will say so
+		r.bound = nil
+		p.admit(r) // and if it is too late by now, this step will say so
 	}
 }
 
 // tooLate ends a request that doesn't run and can't be answered in time.
-func (p *EDF) tooLate(r *request) {
+func (p *core) tooLate(r *request) {
 	r.model.missed = p.now
 	switch {
 	case r.started:
@@ -160,55 +227,18 @@ func (p *EDF) tooLate(r *request) {
 		p.complete(r, Completion{Reason: NoWorker})
 	default:
 		best, _ := r.model.bestCase(p.now, r.rows)
-		p.complete(r, Completion{Reason: TooLate, Possible: p.now.Add(best + p.options.NetworkLag)})
+		p.complete(r, Completion{Reason: TooLate, Possible: p.now.Add(best + p.lag())})
 	}
 }
 
-// expire ends the requests whose instant has come.
-func (p *EDF) expire() {
-	for len(p.timers) > 0 && p.timers[0].when <= p.now {
-		r := p.timers[0]
-		if r.action != nil {
-			p.complete(r, Completion{Reason: DeadlinePassed})
-			continue
-		}
-		// The estimates have moved since the timer was set.
-		if at := p.lateAt(r); at > p.now {
-			p.timers.set(r, at)
-			continue
-		}
-		p.tooLate(r)
-	}
-}
-
-// settleOrphans ends what waits for workers that don't come back.
-func (p *EDF) settleOrphans() {
-	for i := len(p.active) - 1; i >= 0; i-- {
-		m := p.active[i]
-		switch {
-		case m.usable > 0:
-			m.orphaned = 0
-			continue
-		case m.orphaned == 0:
-			m.orphaned = p.now
-		}
-		if end := m.orphaned.Add(p.options.NoWorkerGrace); end > p.now {
-			p.wakeAt(end)
-			continue
-		}
-		p.completeWaiting(m, NoWorker)
-	}
-}
-
-func (p *EDF) completeWaiting(m *model, why Reason) {
+func (p *core) completeWaiting(m *model, why Reason) {
 	for m.waiting > 0 {
 		p.complete(m.head(p.options.BestEffortAge), Completion{Reason: why})
 	}
 }
 
 // complete ends a request, wherever it is.
-func (p *EDF) complete(r *request, c Completion) {
-	p.timers.drop(r)
+func (p *core) complete(r *request, c Completion) {
 	if r.waits {
 		p.dequeue(r)
 	}

@@ -1,10 +1,13 @@
 package scheduler
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // finished takes in the result of an action. One that is not outstanding (its
 // worker was lost, or it is reported twice) is ignored.
-func (p *EDF) finished(res *Result) {
+func (p *core) finished(res *Result) {
 	a := p.actions[res.Action]
 	if a == nil {
 		return
@@ -14,34 +17,43 @@ func (p *EDF) finished(res *Result) {
 	p.trialOver(a)
 	switch a.Kind {
 	case Infer:
-		a.place.device.execution.remove(p.now, a)
-		p.watch(a.place.device)
+		d := a.place.device
+		if a.sent != 0 && res.Outcome == OK {
+			d.host.trip.record(p.now, p.now.Sub(a.sent)-res.Engine)
+		}
+		d.execution.remove(p.now, a, &d.host.trip)
+		p.watch(d)
 		a.place.running--
 		p.inferFinished(a, res)
+		p.strategy.finished(p, a, res)
 	case LoadWeights:
-		a.place.device.transfer.remove(p.now, a)
+		a.place.device.transfer.remove(p.now, a, &a.place.device.host.trip)
 		a.place.device.loading--
 		p.loadFinished(a, res)
 	case EvictWeights:
-		a.place.device.transfer.remove(p.now, a)
+		a.place.device.transfer.remove(p.now, a, &a.place.device.host.trip)
 		// Still there: a later load will have to make room again.
 		if res.Outcome != OK && !res.Absent && a.place.state == absent {
 			a.place.become(resident, a.pages)
 			return
 		}
 	}
+	if a.Kind != Infer {
+		p.placing = true
+	}
+	p.touch(a.place.device)
 	p.evictRemoved(a.place)
 	p.tidy(a.place)
 }
 
-func (p *EDF) inferFinished(a *action, res *Result) {
+func (p *core) inferFinished(a *action, res *Result) {
 	pl := a.place
 	switch {
 	case res.Outcome == OK:
-		pl.timing.recordExecution(p.now, a.Rows, res.Engine)
+		p.measured(pl, a.Rows, res.Engine)
 		pl.backOff.succeed()
 		pl.model.answered = true
-		pl.model.clear(suspectInfer)
+		p.clear(pl.model, suspectInfer)
 	case res.Outcome == Skipped:
 	case res.Outcome == Refused && !res.Absent && a.Latest != 0 && p.now >= a.Latest:
 		// Most likely too late, which is nobody's fault.
@@ -59,7 +71,7 @@ func (p *EDF) inferFinished(a *action, res *Result) {
 }
 
 // answer settles one request of a batch that has a result.
-func (p *EDF) answer(r *request, a *action, res *Result) {
+func (p *core) answer(r *request, a *action, res *Result) {
 	switch {
 	case slices.Contains(res.Rejected, r.ID):
 		p.complete(r, Completion{Reason: Rejected, Action: a.ID})
@@ -74,7 +86,7 @@ func (p *EDF) answer(r *request, a *action, res *Result) {
 	}
 }
 
-func (p *EDF) loadFinished(a *action, res *Result) {
+func (p *core) loadFinished(a *action, res *Result) {
 	pl := a.place
 	if pl.state != arriving {
 		return
@@ -86,18 +98,41 @@ func (p *EDF) loadFinished(a *action, res *Result) {
 		}
 		return
 	}
-	pl.model.clear(suspectLoad)
+	p.clear(pl.model, suspectLoad)
 	pl.timing.load.record(p.now, res.Engine)
 	pl.used = p.now
 	pl.become(resident, pl.taken)
 }
 
-func (p *EDF) penalise(pl *place) {
+// measured takes in how long a batch took.
+func (p *core) measured(pl *place, rows int, engine time.Duration) {
+	if engine <= 0 || !pl.timing.profiled {
+		return
+	}
+	d := pl.device
+	was := d.pace.factor
+	if profiled := pl.timing.profiledTime(rows); profiled > 0 {
+		d.pace.record(p.now, float64(engine) / float64(profiled))
+	}
+	p.uneven = p.uneven || d.pace.factor > 0
+	if d.pace.factor == 0 {
+		pl.timing.record(p.now, rows, engine)
+	}
+	if was != d.pace.factor {
+		p.touch(d)
+	}
+}
+
+func (p *core) penalise(pl *place) {
+	was := pl.backOff.until
 	pl.backOff.fail(p.now, p.options.BackOff, p.options.MaxBackOff)
+	if pl.backOff.until != was {
+		p.paused = append(p.paused, pl)
+	}
 }
 
 // tidy forgets a place that nothing refers to any more.
-func (p *EDF) tidy(pl *place) {
+func (p *core) tidy(pl *place) {
 	if pl.device.byModel[pl.model.ID] == pl && p.vacate(pl) {
 		if i := slices.Index(pl.device.places, pl); i >= 0 {
 			pl.device.places = slices.Delete(pl.device.places, i, i+1)

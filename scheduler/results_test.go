@@ -10,7 +10,7 @@ import (
 // returns what came of that in the same step, with request 3 just submitted.
 func afterBatch(t *testing.T, cancel bool, res Result) (next []RequestID, reasons map[RequestID]Reason) {
 	t.Helper()
-	p := NewEDF(EDFOptions{})
+	p := newEDF(Options{})
 	s := resnets(1, 1, 100)
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
 	request := func(id RequestID) Event {

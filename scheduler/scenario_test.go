@@ -45,7 +45,7 @@ func TestScenarios(t *testing.T) {
 
 type scenario struct {
 	t      *testing.T
-	policy *EDF
+	policy *core
 	text   strings.Builder
 	now    Instant
 	wake   Instant
@@ -54,7 +54,7 @@ type scenario struct {
 }
 
 func playScenario(t *testing.T, text string) string {
-	s := &scenario{t: t, policy: NewEDF(EDFOptions{})}
+	s := &scenario{t: t, policy: newEDF(Options{ScheduleAhead: 10 * ms})}
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		switch {

@@ -364,7 +364,4 @@ type Policy interface {
 	// back), and appends what to do to out. A step without events says that
 	// time has passed.
 	Step(now Instant, events []Event, out *Decisions)
-	// Handover returns the requests that wait, in order of arrival, and
-	// forgets them: another policy will answer for them. What runs stays.
-	Handover() []*Request
 }

@@ -43,9 +43,10 @@ type suspects struct {
 }
 
 // clear is for a model that has been loaded or has answered.
-func (m *model) clear(by suspicion) {
+func (p *core) clear(m *model, by suspicion) {
 	if m.doubt.level != innocent && m.doubt.level <= by {
 		m.doubt = doubt{}
+		p.stir(m)
 	}
 }
 
@@ -57,7 +58,7 @@ func (m *model) arrives() bool {
 // workerDied suspects what a worker died with, or finds it guilty. A death right
 // behind another one proves nothing: workers of one machine die together, and so
 // do those that somebody kills one after the other.
-func (p *EDF) workerDied(name string, lost []*action) {
+func (p *core) workerDied(name string, lost []*action) {
 	proof := p.now >= p.settled()
 	p.lastDeath = p.now
 	var guilty *model
@@ -87,7 +88,7 @@ func (p *EDF) workerDied(name string, lost []*action) {
 // convicts says whether the death of a worker with this action is enough to
 // blame the action's model. One request that killed twice is at fault itself,
 // if its model has answered others.
-func (p *EDF) convicts(a *action) bool {
+func (p *core) convicts(a *action) bool {
 	m := a.place.model
 	if !a.trial || m.doubt.level == innocent || a.ID <= m.doubt.since || m.stopped || !m.known {
 		return false
@@ -97,7 +98,7 @@ func (p *EDF) convicts(a *action) bool {
 
 // suspect doubts the model of an action that a worker died with. tried says that
 // it was a trial whose end counts.
-func (p *EDF) suspect(a *action, name string, tried bool) {
+func (p *core) suspect(a *action, name string, tried bool) {
 	m := a.place.model
 	d := &m.doubt
 	if d.level == innocent {
@@ -116,7 +117,7 @@ func (p *EDF) suspect(a *action, name string, tried bool) {
 	p.beWary(m)
 }
 
-func (p *EDF) beWary(m *model) {
+func (p *core) beWary(m *model) {
 	if !m.wary {
 		m.wary = true
 		p.wary = append(p.wary, m)
@@ -124,23 +125,24 @@ func (p *EDF) beWary(m *model) {
 }
 
 // stop ends the service of a model.
-func (p *EDF) stop(m *model) {
+func (p *core) stop(m *model) {
 	m.stopped = true
 	p.completeWaiting(m, ModelStopped)
 }
 
 // modelBlamed takes in what the cluster has agreed on.
-func (p *EDF) modelBlamed(id ModelID, blamed bool) {
+func (p *core) modelBlamed(id ModelID, blamed bool) {
 	switch m := p.models[id]; {
 	case blamed && !p.gone[id]:
 		p.stop(p.model(id))
 	case m != nil && !blamed:
 		m.stopped, m.doubt = false, doubt{}
+		p.stir(m)
 	}
 }
 
 // suspectWaits lets a suspect request wait for its trial.
-func (p *EDF) suspectWaits(r *request) {
+func (p *core) suspectWaits(r *request) {
 	m := r.model
 	i := sort.Search(len(m.suspects), func(i int) bool {
 		return moreUrgent(r, m.suspects[i], p.options.BestEffortAge)
@@ -162,9 +164,10 @@ type candidate struct {
 
 // tryOutSuspects begins the trials that can begin, and reserves devices for
 // those that wait for one.
-func (p *EDF) tryOutSuspects() {
+func (p *core) tryOutSuspects() {
 	for _, d := range p.reserved {
 		d.reserved, d.host.reserved = false, false
+		p.touch(d)
 	}
 	p.reserved = p.reserved[:0]
 	if len(p.wary) == 0 {
@@ -186,7 +189,7 @@ func (p *EDF) tryOutSuspects() {
 	}
 }
 
-func (p *EDF) suspectsByUrgency() []candidate {
+func (p *core) suspectsByUrgency() []candidate {
 	age := p.options.BestEffortAge
 	p.wary = slices.DeleteFunc(p.wary, func(m *model) bool {
 		m.wary = m.known && !m.stopped && (m.doubt.level != innocent || len(m.suspects) > 0)
@@ -214,7 +217,7 @@ func (p *EDF) suspectsByUrgency() []candidate {
 
 // tryOut begins a trial on an idle device, or reserves the device that could
 // answer it first. It says whether there was one.
-func (p *EDF) tryOut(c candidate) bool {
+func (p *core) tryOut(c candidate) bool {
 	var at *place
 	var first *request
 	rank := func(pl *place, r *request) (busy int, answered Instant) {
@@ -247,6 +250,7 @@ func (p *EDF) tryOut(c candidate) bool {
 	d := at.device
 	if len(d.execution.actions) > 0 {
 		d.reserved, d.host.reserved = true, true
+		p.touch(d)
 		p.reserved = append(p.reserved, d)
 		return true
 	}
@@ -255,12 +259,12 @@ func (p *EDF) tryOut(c candidate) bool {
 	d.host.trials++
 	at.model.trials++
 	a := &action{trial: true, batch: []*request{first}}
-	p.infer(at, a, first.rows, at.timing.execution(p.now, first.rows), first.Deadline)
+	p.infer(at, a, first.rows, at.execution(p.now, first.rows), first.Deadline)
 	return true
 }
 
 // mayTry says whether a trial could begin at a place once its device is idle.
-func (p *EDF) mayTry(pl *place) bool {
+func (p *core) mayTry(pl *place) bool {
 	if pl.state != resident || !pl.usable() || pl.device.execution.late(p.now, p.options.ScheduleAhead) {
 		return false
 	}
@@ -276,7 +280,7 @@ func (p *EDF) mayTry(pl *place) bool {
 // one machine can die at once, and their connections break one after the other;
 // no request is to be lost twice by that. What cannot wait goes to a worker that
 // has given a result since.
-func (p *EDF) mayRisk(w *worker, cannotWait bool) bool {
+func (p *core) mayRisk(w *worker, cannotWait bool) bool {
 	if w.trials > 0 || w.reserved || w.endangered() {
 		return false
 	}
@@ -289,12 +293,12 @@ func (p *EDF) mayRisk(w *worker, cannotWait bool) bool {
 }
 
 // settled is when all that died with the last worker that died has been heard of.
-func (p *EDF) settled() Instant { return p.lastDeath.Add(p.options.SuspectSettle) }
+func (p *core) settled() Instant { return p.lastDeath.Add(p.options.SuspectSettle) }
 
 // cannotWait says that a request would be too late if it waited for that.
-func (p *EDF) cannotWait(pl *place, r *request) bool {
+func (p *core) cannotWait(pl *place, r *request) bool {
 	start := max(p.settled(), pl.device.execution.free(p.now))
-	return r.Deadline != 0 && start.Add(pl.timing.execution(p.now, r.rows)+p.options.NetworkLag) > r.Deadline
+	return r.Deadline != 0 && start.Add(pl.execution(p.now, r.rows)+pl.device.host.trip.lag(p.now)) > r.Deadline
 }
 
 // endangered says that the worker has got actions of a model before that was
@@ -312,7 +316,7 @@ func (w *worker) endangered() bool {
 // trialAt is the request to try out at a place; nil: none is in time. Of a
 // suspect model's requests it is the most urgent that is, for under overload
 // the most urgent of all is nearly too late when the device is free.
-func (p *EDF) trialAt(pl *place, c candidate) *request {
+func (p *core) trialAt(pl *place, c candidate) *request {
 	inTime := func(r *request) bool { return r.Deadline == 0 || p.answered(pl, r.rows) <= r.Deadline }
 	if c.model.doubt.level == innocent {
 		if inTime(c.request) {
@@ -334,7 +338,7 @@ func (p *EDF) trialAt(pl *place, c candidate) *request {
 }
 
 // trialOver is for an action that has a result, or whose worker is lost.
-func (p *EDF) trialOver(a *action) {
+func (p *core) trialOver(a *action) {
 	if !a.trial {
 		return
 	}
@@ -344,6 +348,7 @@ func (p *EDF) trialOver(a *action) {
 		return
 	}
 	d.trying = false
+	p.touch(d)
 	if !a.abandoned {
 		a.place.model.trials--
 	}

@@ -24,17 +24,57 @@ type demand struct {
 
 // wantWarm notes that a model ought to be on so many devices although nothing
 // waits.
-func (p *EDF) wantWarm(m *model, devices int) {
+func (p *core) wantWarm(m *model, devices int) {
 	if m.warm == 0 && devices > 0 {
 		p.warm = append(p.warm, m)
 	}
 	m.warm = max(m.warm, devices)
+	p.placing = true
 }
 
+// weights is what the core keeps for placing weights.
+type weights struct {
+	warm []*model // wanted on a device although nothing waits
+	cold []*model // with waiting requests, and on no device
+	// placing: something has changed that may let weights be loaded. nextLook is
+	// when the models that wait are looked at without that.
+	placing  bool
+	nextLook Instant
+	cursor   int // in active
+}
+
+// lacksWeights notes that requests wait for a model that is nowhere.
+func (p *core) lacksWeights(m *model) {
+	if m.present == 0 && m.waiting > 0 {
+		p.placing = true
+		if !m.cold {
+			m.cold = true
+			p.cold = append(p.cold, m)
+		}
+	}
+}
+
+// Models that wait, although they have weights somewhere, may want another device.
+// That is looked at now and then, for some of them, so that the cost does not grow
+// with their number.
+const (
+	lookEvery = 5 * time.Millisecond
+	lookAt    = 64
+)
+
 // placeWeights loads the weights that waiting requests lack.
-func (p *EDF) placeWeights() {
-	if len(p.active) == 0 && len(p.warm) == 0 {
+func (p *core) placeWeights() {
+	look := len(p.active) > 0 && p.now >= p.nextLook
+	if !look && !p.placing {
+		if len(p.active) > 0 {
+			p.wakeAt(p.nextLook)
+		}
 		return
+	}
+	p.placing = false
+	if look {
+		p.nextLook = p.now.Add(lookEvery)
+		p.wakeAt(p.nextLook)
 	}
 	open, idle := false, false
 	for _, d := range p.devices {
@@ -44,20 +84,33 @@ func (p *EDF) placeWeights() {
 	if !open {
 		return
 	}
-	for _, n := range p.demands(idle) {
+	for _, n := range p.demands(idle, look) {
 		p.load(n)
 	}
 }
 
-func (p *EDF) mayLoad(d *device) bool {
+func (p *core) mayLoad(d *device) bool {
 	return d.loading < loadsAhead && !d.transfer.late(p.now, p.options.ScheduleAhead) &&
 		!d.execution.late(p.now, p.options.ScheduleAhead)
 }
 
 // demands lists the models that lack a device, the most urgent first.
-func (p *EDF) demands(someIdle bool) []demand {
+func (p *core) demands(someIdle, look bool) []demand {
 	var all []demand
-	for _, m := range p.active {
+	p.cold = slices.DeleteFunc(p.cold, func(m *model) bool {
+		m.cold = m.present == 0 && m.waiting > 0
+		return !m.cold
+	})
+	candidates := slices.Clone(p.cold)
+	if look {
+		for range min(lookAt, len(p.active)) {
+			p.cursor = (p.cursor + 1) % len(p.active)
+			if m := p.active[p.cursor]; !m.cold {
+				candidates = append(candidates, m)
+			}
+		}
+	}
+	for _, m := range candidates {
 		if m.usable == 0 {
 			continue
 		}
@@ -90,7 +143,7 @@ func (p *EDF) demands(someIdle bool) []demand {
 
 // outlook is when the first of the devices that have the model's weights, or
 // will have, can start on it, and when they will have run all that waits.
-func (p *EDF) outlook(m *model) (ready, drained Instant) {
+func (p *core) outlook(m *model) (ready, drained Instant) {
 	ready = never
 	ahead := p.options.ScheduleAhead
 	var fastest *place
@@ -122,12 +175,12 @@ func (p *EDF) outlook(m *model) (ready, drained Instant) {
 	if !m.Batched {
 		full, batches = 1, m.waiting
 	}
-	work := fastest.timing.execution(p.now, full) * time.Duration(batches) / time.Duration(devices)
+	work := fastest.execution(p.now, full) * time.Duration(batches) / time.Duration(devices)
 	return ready, ready.Add(work)
 }
 
 // load sends the weights to the best device, if there is one.
-func (p *EDF) load(n demand) {
+func (p *core) load(n demand) {
 	type option struct {
 		place   *place
 		victims []*place
@@ -144,12 +197,11 @@ func (p *EDF) load(n demand) {
 			continue
 		}
 		if pl.backOff.until > p.now {
-			p.wakeAt(pl.backOff.until)
-			continue
+			continue // and another look when it ends
 		}
-		ready := max(d.transfer.free(p.now).Add(pl.timing.load.estimate(p.now)), d.execution.free(p.now))
+		ready := max(d.transfer.free(p.now).Add(pl.load(p.now)), d.execution.free(p.now))
 		if ready >= n.gain || n.last != never &&
-			ready.Add(pl.timing.execution(p.now, 1)+p.options.NetworkLag) > n.last {
+			ready.Add(pl.execution(p.now, 1)+d.host.trip.lag(p.now)) > n.last {
 			continue
 		}
 		if suspect && !p.mayRisk(d.host, false) {
@@ -176,7 +228,7 @@ func (p *EDF) load(n demand) {
 	}
 	pl := best.place
 	pages, _ := pl.device.fits(n.model.WeightsBytes)
-	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.timing.load.estimate(p.now)}}
+	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.load(p.now)}}
 	if suspect {
 		a.trial = true
 		pl.device.host.trials++
@@ -190,7 +242,7 @@ func (p *EDF) load(n demand) {
 // victims are the weights that have to go before a load: those that nobody
 // waits for first, the least recently used first; never any that are in use,
 // nor any that are needed more urgently than the ones that come.
-func (p *EDF) victims(pl *place, n demand) (victims []*place, ok bool) {
+func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	d := pl.device
 	pages, _ := d.fits(n.model.WeightsBytes)
 	lacking := pages - d.free()
@@ -205,7 +257,7 @@ func (p *EDF) victims(pl *place, n demand) (victims []*place, ok bool) {
 
 // cheapest are the weights that are given up for so many pages, if there are
 // enough: none that are waited for as urgently as rank.
-func (p *EDF) cheapest(d *device, lacking int, rank Instant) (victims []*place, ok bool) {
+func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place, ok bool) {
 	var candidates []*place
 	reclaimable := 0
 	for _, v := range d.resident {
@@ -236,7 +288,7 @@ func (p *EDF) cheapest(d *device, lacking int, rank Instant) (victims []*place, 
 
 // evict takes the weights off the device. The pages count as free at once: the
 // worker carries out transfers in the order of the actions.
-func (p *EDF) evict(pl *place) {
+func (p *core) evict(pl *place) {
 	a := &action{Action: Action{Kind: EvictWeights}, pages: pl.taken}
 	pl.become(absent, 0)
 	p.act(pl, a)
@@ -244,7 +296,7 @@ func (p *EDF) evict(pl *place) {
 
 // evictRemoved frees the pages of a model that has been removed, as soon as
 // nothing uses them.
-func (p *EDF) evictRemoved(pl *place) {
+func (p *core) evictRemoved(pl *place) {
 	if pl.model.removed && pl.state == resident && pl.running == 0 {
 		p.evict(pl)
 	}

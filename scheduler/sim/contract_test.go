@@ -73,7 +73,6 @@ func TestLoadsThatDoNotFitAreRefused(t *testing.T) {
 type idle struct{}
 
 func (idle) Step(scheduler.Instant, []scheduler.Event, *scheduler.Decisions) {}
-func (idle) Handover() []*scheduler.Request                                  { return nil }
 
 func TestARunEndsWithAPolicyThatDoesNothing(t *testing.T) {
 	s := standard(1, 1, Workload{Name: "load", Arrivals: Poisson{100}})
@@ -93,7 +92,6 @@ type planner struct {
 	ended            *scheduler.Instant
 }
 
-func (p *planner) Handover() []*scheduler.Request { return nil }
 
 func (p *planner) Step(now scheduler.Instant, events []scheduler.Event, out *scheduler.Decisions) {
 	for _, e := range events {

@@ -37,7 +37,15 @@ func standard(workers, models int, loads ...Workload) Scenario {
 	}
 }
 
-func edf() scheduler.Policy { return scheduler.NewEDF(scheduler.EDFOptions{}) }
+func edf() scheduler.Policy { return named("edf") }
+
+func named(policy string) scheduler.Policy {
+	p, err := scheduler.New(policy, scheduler.Options{})
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
 
 // play runs a scenario, and checks what holds of every report.
 func play(t *testing.T, s Scenario) *Report {

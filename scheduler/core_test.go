@@ -43,7 +43,7 @@ func TestEstimateIgnoresOneOutlier(t *testing.T) {
 
 // An estimate above every deadline would never be measured again.
 func TestBadEstimatesAreForgotten(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
 	s := resnets(1, 1, 100)
 	slow := 0
 	f.fate = func(a Action) fakeFate {
@@ -71,14 +71,14 @@ func TestBadEstimatesAreForgotten(t *testing.T) {
 func TestExecutionBetweenAndBeyondTheProfile(t *testing.T) {
 	var m timing
 	m.seed(&Profile{Execution: []RowsTime{{1, 3 * ms}, {4, 8 * ms}}})
-	for rows, want := range map[int]time.Duration{1: 3 * ms, 2: 8 * ms, 4: 8 * ms, 5: 16 * ms, 9: 24 * ms} {
+	for rows, want := range map[int]time.Duration{1: 3 * ms, 2: 3*ms + 5*ms/3, 3: 3*ms + 10*ms/3, 4: 8 * ms, 5: 16 * ms, 9: 24 * ms} {
 		if got := m.execution(0, rows); got != want {
 			t.Errorf("%d rows take %v, want %v", rows, got, want)
 		}
 	}
 	// A larger batch never takes less.
 	for i := range 5 {
-		m.recordExecution(Instant(i), 1, 20*ms)
+		m.record(Instant(i), 1, 20*ms)
 	}
 	if got := m.execution(5, 4); got != 20*ms {
 		t.Errorf("4 rows take %v, want 20ms", got)
@@ -88,66 +88,60 @@ func TestExecutionBetweenAndBeyondTheProfile(t *testing.T) {
 // Results may overtake each other on the way; the sum of what is left stays right.
 func TestLaneKeepsCount(t *testing.T) {
 	var l lane
+	trip := &roundTrip{}
 	var actions []*action
 	for i := range 4 {
 		a := &action{Action: Action{Expected: time.Duration(i+1) * ms}}
 		actions = append(actions, a)
-		l.add(0, a)
+		l.add(0, a, trip)
 	}
 	for _, step := range []struct {
 		at     time.Duration
 		remove int
 		free   time.Duration
 	}{{0, 2, 7 * ms}, {1 * ms, 0, 7 * ms}, {5 * ms, 1, 9 * ms}, {6 * ms, 3, 6 * ms}} {
-		l.remove(Instant(step.at), actions[step.remove])
+		l.remove(Instant(step.at), actions[step.remove], trip)
 		if got := l.free(Instant(step.at)); got != Instant(step.free) {
 			t.Errorf("at %v free at %v, want %v", step.at, time.Duration(got), step.free)
 		}
 	}
-	l.remove(0, actions[0])
+	l.remove(0, actions[0], trip)
 	if l.lateAt(ms) != 0 || l.behind != 0 {
 		t.Errorf("an empty lane is late at %v, %v behind", l.lateAt(ms), l.behind)
 	}
 }
 
-func TestHandoverGivesWhatWaitsInOrderOfArrival(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
-	s := resnets(1, 2, 100)
-	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
-	f.start(s)
-	var events []Event
-	for id := RequestID(1); id <= 40; id++ {
-		r := Request{ID: id, Model: 1, Rows: 1, Class: fmt.Sprint(id % 3), Arrived: f.now}
-		if id%2 == 0 {
-			r.Deadline = f.now.Add(time.Second - time.Duration(id)*ms)
+// What waits is handed over to another policy, and what runs goes on.
+func TestPolicyIsChangedUnderLoad(t *testing.T) {
+	for _, to := range Policies() {
+		f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+		s := resnets(1, 2, 100)
+		s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+		f.start(s)
+		var events []Event
+		for id := RequestID(1); id <= 40; id++ {
+			r := Request{ID: id, Model: 1 + ModelID(id%2), Rows: 1, Class: fmt.Sprint(id % 3), Arrived: f.now}
+			if id%4 == 0 {
+				r.Deadline = f.now.Add(time.Second - time.Duration(id)*ms)
+			}
+			events = append(events, f.submit(r))
 		}
-		events = append(events, f.submit(r))
-	}
-	f.step(events...)
-	var waiting []RequestID
-	for _, r := range f.policy.Handover() {
-		waiting = append(waiting, r.ID)
-	}
-	if len(waiting) < 10 || !slices.IsSorted(waiting) {
-		t.Fatalf("handed over %v", waiting)
-	}
-	if again := f.policy.Handover(); len(again) != 0 {
-		t.Errorf("handed over twice: %v", again)
-	}
-	f.run(Instant(2 * time.Second))
-	if want := 40 - len(waiting); f.reasons[Done] != want || len(f.reasons) != 1 {
-		t.Errorf("completed %v, want %d that ran", f.reasons, want)
-	}
-	for _, id := range waiting {
-		if f.requests[id].completions > 0 {
-			t.Errorf("request %d was handed over and completed", id)
+		f.step(events...)
+		if n := len(f.policy.(*core).active); n == 0 {
+			t.Fatal("nothing waits")
+		}
+		f.step(PolicyChanged{"nosuch"})
+		f.step(PolicyChanged{to})
+		f.run(Instant(2 * time.Second))
+		if f.reasons[Done] != 40 {
+			t.Errorf("%s completed %v, want all 40", to, f.reasons)
 		}
 	}
 }
 
 // A request without a deadline ranks behind those with one, but not for ever.
 func TestBestEffortIsNotStarved(t *testing.T) {
-	f := newFakeFleet(NewEDF(EDFOptions{BestEffortAge: time.Second}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{BestEffortAge: time.Second}), t.Fatalf)
 	s := resnets(1, 2, 100)
 	s.Models[0].MaxRows, s.Models[1].MaxRows = 1, 1
 	f.start(s)
@@ -196,7 +190,7 @@ func TestFailuresDoNotLoop(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := newFakeFleet(NewEDF(EDFOptions{}), t.Fatalf)
+			f := newFakeFleet(newEDF(Options{}), t.Fatalf)
 			f.fate = test.fate
 			f.start(resnets(1, 1, 100))
 			f.step(f.submit(Request{ID: 1, Model: 1, Rows: 1}))
@@ -216,7 +210,7 @@ func TestFailuresDoNotLoop(t *testing.T) {
 func TestSameEventsSameDecisions(t *testing.T) {
 	play := func() (all []Decisions) {
 		rng := rand.New(rand.NewPCG(7, 7))
-		p := NewEDF(EDFOptions{})
+		p := newEDF(Options{})
 		s := resnets(3, 12, 28)
 		var now Instant
 		id := RequestID(0)
@@ -247,7 +241,7 @@ func TestSameEventsSameDecisions(t *testing.T) {
 // that comes after it is not.
 func TestResultAtTheDeadline(t *testing.T) {
 	for late, want := range map[time.Duration]Reason{0: Done, 1: DeadlinePassed} {
-		p := NewEDF(EDFOptions{})
+		p := newEDF(Options{})
 		s := resnets(1, 1, 100)
 		s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
 		deadline := Instant(20 * ms)
@@ -277,7 +271,7 @@ func BenchmarkRequest(b *testing.B) {
 						Resident{ModelID(1 + (i*10+j)%size.models), 7})
 				}
 			}
-			p := NewEDF(EDFOptions{})
+			p := newEDF(Options{})
 			var out Decisions
 			p.Step(0, []Event{Start{s}}, &out)
 			rng := rand.New(rand.NewPCG(1, 1))

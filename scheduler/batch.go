@@ -1,0 +1,129 @@
+package scheduler
+
+import "time"
+
+// batchParts is from how many queues a batch is made at most.
+const batchParts = 4
+
+// batch is a choice of requests that may run together, of one model and class.
+type batch struct {
+	parts       [batchParts]part
+	used        int // parts
+	rows        int
+	expected    time.Duration
+	minDeadline Instant // 0: none has one
+}
+
+// part is what a batch takes of one queue: timed[from:from+timed], loose[:loose].
+type part struct {
+	queue              *queue
+	from, timed, loose int
+}
+
+// count is how many requests are in the batch.
+func (b *batch) count() (n int) {
+	for i := range b.parts[:b.used] {
+		n += b.parts[i].timed + b.parts[i].loose
+	}
+	return n
+}
+
+// fill makes a batch of timed[from:] and loose of a queue, by urgency, and then of
+// the other queues of its class: as many as have at most so many rows and meet
+// every deadline among them.
+func (p *core) fill(pl *place, q *queue, from, mostRows int) (b batch) {
+	start := p.begins(pl.device)
+	p.fillFrom(pl, &b, start, q, from, mostRows)
+	m := pl.model
+	for len(m.queues) > 1 && b.used < batchParts && b.rows > 0 && b.rows < mostRows && m.Batched {
+		next := b.nextQueue(m)
+		if next == nil {
+			break
+		}
+		least := start.Add(pl.execution(p.now, b.rows+1))
+		if p.fillFrom(pl, &b, start, next, next.since(least), mostRows) == 0 {
+			break
+		}
+	}
+	return b
+}
+
+// nextQueue is the queue of the first rank that goes with the batch and has not
+// been asked.
+func (b *batch) nextQueue(m *model) (next *queue) {
+	first := b.parts[0].queue
+candidates:
+	for _, q := range m.queues {
+		if q.class != first.class || q.bound != first.bound || next != nil && next.rank <= q.rank {
+			continue
+		}
+		for i := range b.parts[:b.used] {
+			if b.parts[i].queue == q {
+				continue candidates
+			}
+		}
+		next = q
+	}
+	return next
+}
+
+// fillFrom adds requests of one queue, and says how many rows.
+func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, mostRows int) (added int) {
+	part := part{queue: q, from: from}
+	age, batched := p.options.BestEffortAge, pl.model.Batched
+	for {
+		var r *request
+		if i := from + part.timed; i < len(q.timed) {
+			r = q.timed[i]
+		}
+		if part.loose < len(q.loose) && (r == nil || moreUrgent(q.loose[part.loose], r, age)) {
+			r = q.loose[part.loose]
+		}
+		if r == nil || b.rows > 0 && (b.rows+r.rows > mostRows || !batched) {
+			break
+		}
+		expected := pl.execution(p.now, b.rows+r.rows)
+		deadline := b.minDeadline
+		if r.Deadline != 0 && (deadline == 0 || r.Deadline < deadline) {
+			deadline = r.Deadline
+		}
+		if deadline != 0 && start.Add(expected) > deadline {
+			break
+		}
+		b.rows += r.rows
+		b.expected, b.minDeadline = expected, deadline
+		added += r.rows
+		if r.Deadline != 0 {
+			part.timed++
+		} else {
+			part.loose++
+		}
+	}
+	if added > 0 {
+		b.parts[b.used] = part
+		b.used++
+	}
+	return added
+}
+
+// firstTimed is the index of the first request with a deadline that can be met.
+func (p *core) firstTimed(pl *place, q *queue) int {
+	i := q.since(p.answered(pl, 1))
+	for i < len(q.timed) && q.timed[i].rows > 1 && q.timed[i].Deadline < p.answered(pl, q.timed[i].rows) {
+		i++
+	}
+	return i
+}
+
+// firstInTime is the first request that the device can answer in time, if it is
+// the next that it runs.
+func (p *core) firstInTime(pl *place, q *queue) *request {
+	var r *request
+	if i := p.firstTimed(pl, q); i < len(q.timed) {
+		r = q.timed[i]
+	}
+	if len(q.loose) > 0 && (r == nil || moreUrgent(q.loose[0], r, p.options.BestEffortAge)) {
+		r = q.loose[0]
+	}
+	return r
+}

@@ -78,7 +78,7 @@ func shells() []string { return list("fsm/raft.go") }
 // pureImports is all that a pure package may import, beside other pure ones.
 func pureImports() []string {
 	return list(
-		"bufio", "bytes", "cmp", "container/heap", "container/list", "crypto/sha256", "encoding/binary", "encoding/hex",
+		"bufio", "bytes", "cmp", "container/heap", "container/list", "crypto/sha256", "encoding/binary", "encoding/csv", "encoding/hex",
 		"errors", "fmt", "hash/fnv", "io", "iter", "maps", "math", "math/bits", "math/rand/v2", "path", "slices", "sort",
 		"strconv", "strings", "time", "unicode", "unicode/utf8",
 		"google.golang.org/protobuf/...",

@@ -41,6 +41,7 @@ func layers() []row {
 		{of: list("e2e/predict"), may: list("e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/startup"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/fidelity"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
+		{of: list("e2e/policies"), may: list("e2e/bench", "models", "scheduler", "scheduler/sim")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }

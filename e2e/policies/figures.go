@@ -109,7 +109,8 @@ const recoveredShare = 0.97
 func achieved() figure {
 	return figure{"of what there could be, in the last third", percent, func(r *result) float64 {
 		s := &r.scenarios[0]
-		return r.reports[0].Achieved(s.Duration-s.Duration/3, s.Duration, s.CeilingAt(sim.FaultAt(s.Duration)))
+		share := r.reports[0].Achieved(s.Duration-s.Duration/3, s.Duration, s.CeilingAt(sim.FaultAt(s.Duration)))
+		return min(1, share) // answers to what came before are among them
 	}}
 }
 
@@ -121,6 +122,7 @@ const (
 	milliseconds
 	perSecond
 	wholeSeconds
+	multiple // of the time for one row
 	plain
 )
 
@@ -143,6 +145,8 @@ func (u unit) text(x float64) string {
 		return fmt.Sprintf("%.0f/s", x)
 	case wholeSeconds:
 		return fmt.Sprintf("%.3g s", x)
+	case multiple:
+		return fmt.Sprintf("%.1f ×", x)
 	}
 	return fmt.Sprintf("%.2f", x)
 }
@@ -201,7 +205,7 @@ func (u unit) summary(values []float64) string {
 // bare is the text without its unit.
 func (u unit) bare(x float64) string {
 	text := u.text(x)
-	for _, suffix := range []string{" %", " ms", "/s", " s"} {
+	for _, suffix := range []string{" %", " ms", "/s", " s", " ×"} {
 		if n := len(text) - len(suffix); n > 0 && text[n:] == suffix {
 			return text[:n]
 		}

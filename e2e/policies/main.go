@@ -110,7 +110,7 @@ func play(ctx context.Context, o options, out, progress io.Writer) error {
 	fmt.Fprintf(out, "Simulated: seeds %d to %d, %v.\n", o.seed, o.seed+uint64(o.seeds)-1, o.span)
 	p := start(ctx, o, chosen)
 	for i := range chosen {
-		if err := p.print(&chosen[i], out, progress); err != nil {
+		if err := p.print(ctx, &chosen[i], out, progress); err != nil {
 			return errors.Join(err, p.wait())
 		}
 	}

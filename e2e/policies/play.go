@@ -113,7 +113,7 @@ func (p *plays) one(ctx context.Context, c *cell, seed int) {
 	c.took += time.Since(began)
 	if err != nil && c.err == nil {
 		c.err = fmt.Errorf("workload %s, policy %s, seed %d: %w", c.workload.name, c.column.policy, p.options.seed+uint64(seed), err)
-		if ctx.Err() == nil || len(p.errs) == 0 {
+		if ctx.Err() == nil {
 			p.errs = append(p.errs, c.err)
 		}
 	}
@@ -152,13 +152,17 @@ func (p *plays) figures(ctx context.Context, c *cell, seed uint64) (values []flo
 	return values, nil
 }
 
-// print waits for the workloads of a table, and prints it.
-func (p *plays) print(t *table, out, progress io.Writer) error {
+// print waits for the workloads of a table, and prints it unless the run was
+// stopped.
+func (p *plays) print(ctx context.Context, t *table, out, progress io.Writer) error {
 	for i := range t.workloads {
 		w := &t.workloads[i]
 		text := w.name + ":"
 		for _, c := range p.cells[w] {
 			<-c.played
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			text += fmt.Sprintf(" %s %.1fs", c.column.title, c.took.Seconds())
 		}
 		if _, err := fmt.Fprintln(progress, text); err != nil {

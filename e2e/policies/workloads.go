@@ -60,6 +60,13 @@ func tables() []table {
 		{"1 device, 4 models, Poisson, SLO 100 ms", append(poisson(inTime(), 50, 80, 95),
 			poisson(ofCeiling(), 110, 200, 1000)...)},
 		{"6.1: 1 device, 15 models, closed loops of 16", closedLoops(25, 50, 100, 250)},
+		{"6.3: 6 devices, ever longer SLOs", tighter()},
+		{"6.4: 6 devices, 6 models at 200/s with an SLO of 100 ms, beside batch work", besideBatches()},
+		{"2 devices with room for 196 models each, loads of the ceiling, the second half", manyModels()},
+		{"devices that change, SLO 100 ms", slower()},
+		{"1 device, 4 models, 2 tenants", neighbours()},
+		{"1 device, 4 models, 2 priorities", ranks()},
+		{"1 device, 4 models, gamma with a coefficient of variation of 4", bursty()},
 	}
 }
 

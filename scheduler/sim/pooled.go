@@ -3,13 +3,18 @@ package sim
 import "slices"
 
 // Pooled is the scenario with all models taken for one, the first, which is asked
-// for all of them. Where the models are alike nothing is lost by it but what it
-// costs that requests of different models can't share a batch, and that weights
-// have to be moved: so it shows what no policy can do much better.
+// for all of them, and whose weights come in no time. Where the models are alike
+// nothing is lost by it but what it costs that requests of different models can't
+// share a batch, and that weights have to be moved: so it shows what no policy can
+// do much better.
 func (s Scenario) Pooled() Scenario {
 	all := len(s.Models)
 	s.Name += ", pooled"
 	s.Models = slices.Clone(s.Models[:1])
+	s.Models[0].Profiles = slices.Clone(s.Models[0].Profiles)
+	for i := range s.Models[0].Profiles {
+		s.Models[0].Profiles[i].WeightsLoad = 0
+	}
 	s.Workers = slices.Clone(s.Workers)
 	for i, w := range s.Workers {
 		if len(w.Holds) > 0 {

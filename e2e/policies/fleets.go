@@ -119,12 +119,12 @@ func slower() (all []workload) {
 	for _, load := range []float64{60, 95} {
 		all = append(all, workload{
 			name: fmt.Sprintf("slowdown-%.0f", load), label: fmt.Sprintf("4 of 20 become 3 × slower, %.0f %%", load),
-			scenarios: one(at(load/100, "slowdown", sim.Preset{})), figures: []figure{recovery(), achieved(), inTime()}, bound: true,
+			scenarios: one(at(load/100, "slowdown", sim.Preset{})), figures: []figure{recovery(), achieved(), inTime(), late()}, bound: true,
 		})
 	}
 	return append(all, workload{
 		name: "lost-90", label: "1 of 4 is lost, 90 %", scenarios: one(at(0.9, "lost", sim.Preset{})),
-		figures: []figure{recovery(), achieved(), inTime()}, bound: true,
+		figures: []figure{recovery(), achieved(), inTime(), late()}, bound: true,
 	})
 }
 

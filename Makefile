@@ -54,7 +54,7 @@ interop: build $(TOOLS) $(VENV) ## Test against clients that are not ours (needs
 
 # ---- measure
 
-.PHONY: bench-failover bench-workers bench-steady bench-predict bench-startup bench-fidelity
+.PHONY: bench-failover bench-workers bench-steady bench-predict bench-startup bench-fidelity bench-policies
 TRIALS = 10
 ROWS =
 RESULTS = bin/failover.jsonl
@@ -79,6 +79,15 @@ SPAN = 30s
 
 bench-fidelity: build ## Hold the simulator against real processes (Linux; SPAN=30s of each load)
 	go run ./e2e/fidelity -binary $(BINARY) -span $(SPAN)
+
+POLICIES = all
+SEEDS = 10
+ONLY =
+JOBS = 2
+
+bench-policies: SPAN = 60s
+bench-policies: ## Play workloads with all policies in the simulator (Linux; POLICIES=all SEEDS=10 SPAN=60s ONLY=poisson JOBS=2)
+	go run ./e2e/policies -policies '$(POLICIES)' -seeds $(SEEDS) -span $(SPAN) -only '$(ONLY)' -jobs $(JOBS)
 
 DURATION = 10m
 

@@ -69,9 +69,9 @@ can do in full batches. Faults are written as
   --new-leader 30s    another controller leads, with a fresh policy, after 400 ms
                       without any; 30s+2s: after 2 s
 
-Experiments are those published for Clockwork (OSDI 2020), 6.1 to 6.6; docs/simulator.md
-has their parameters. What the flags can't say is written in a file (--scenario);
-configs/scenario.yaml lists all that it can hold.`,
+Experiments are those published for Clockwork (OSDI 2020), 6.1 to 6.6, and some of our
+own; docs/simulator.md has their parameters. What the flags can't say is written in a
+file (--scenario); configs/scenario.yaml lists all that it can hold.`,
 		Example: `  orrery simulate --rate 500 --slo 50ms
   orrery simulate --load 50,80,95,110,200 --seeds 10 --compare edf --html loads.html
   orrery simulate --devices 4 --models 12 --load 60 --fail w1@10s+5s --new-leader 20s
@@ -88,7 +88,7 @@ configs/scenario.yaml lists all that it can hold.`,
 func (f *simulateFlags) define(c *cobra.Command, output string) {
 	g := c.Flags()
 	g.StringVar(&f.scenario, "scenario", "", "YAML `FILE` with a fleet and workloads, instead of the flags that make them")
-	g.StringVar(&f.experiment, "experiment", "", "`NAME` of a published experiment: "+strings.Join(sim.Experiments(), ", "))
+	g.StringVar(&f.experiment, "experiment", "", "`NAME` of an experiment: "+strings.Join(sim.Experiments(), ", "))
 
 	g.IntVar(&f.devices, "devices", 0, "devices, each on a worker of its own: w1, w2, … (default 1, or the experiment's)")
 	g.IntVar(&f.models, "models", 0, "models, all copies of the profile (default 4, or the experiment's)")

@@ -127,12 +127,12 @@ func (f *scenarioFile) addModels(s *sim.Scenario) error {
 			rows[""] = m.Profile
 		}
 		for _, kind := range slices.Sorted(maps.Keys(rows)) {
-			p, bytes, err := table.profile(rows[kind])
+			read, err := table.Model(rows[kind])
 			if err != nil {
 				return fmt.Errorf("%s: models[%d]: %w", f.path, i, err)
 			}
-			p.Kind = kind
-			model.Profiles, model.WeightsBytes = append(model.Profiles, p), max(model.WeightsBytes, bytes)
+			read.Profiles[0].Kind = kind
+			model.Profiles, model.WeightsBytes = append(model.Profiles, read.Profiles...), max(model.WeightsBytes, read.WeightsBytes)
 		}
 		for n := range m.Copies {
 			model.Name = m.Name

@@ -27,6 +27,8 @@ func TestSimulatedTables(t *testing.T) {
 		"--devices 2 --models 3 --load 60 --duration 5s --fail w1@2s+1s --new-leader 4s",
 		"--load 50,95 --slo 50ms,100ms --seeds 2 --duration 5s --compare edf",
 		"--experiment 6.4 --duration 5s",
+		"--experiment tenants --duration 3s",
+		"--experiment lost --duration 6s --load 60",
 		"--find-capacity 99 --duration 5s --slo 50ms,100ms",
 		"--closed 16 --models 2 --slo 0s --duration 5s --warmup 1s",
 	} {

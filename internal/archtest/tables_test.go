@@ -41,6 +41,7 @@ func layers() []row {
 		{of: list("e2e/predict"), may: list("e2e/bench", "client", "models", "proto/...", "internal/...")},
 		{of: list("e2e/startup"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 		{of: list("e2e/fidelity"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
+		{of: list("e2e/policies"), may: list("e2e/bench", "models", "scheduler", "scheduler/sim")},
 		{of: list("e2e/steady"), may: list("e2e/bench", "client", "proto/...", "internal/...")},
 	}
 }
@@ -78,7 +79,7 @@ func shells() []string { return list("fsm/raft.go") }
 // pureImports is all that a pure package may import, beside other pure ones.
 func pureImports() []string {
 	return list(
-		"bufio", "bytes", "cmp", "container/heap", "container/list", "crypto/sha256", "encoding/binary", "encoding/hex",
+		"bufio", "bytes", "cmp", "container/heap", "container/list", "crypto/sha256", "encoding/binary", "encoding/csv", "encoding/hex",
 		"errors", "fmt", "hash/fnv", "io", "iter", "maps", "math", "math/bits", "math/rand/v2", "path", "slices", "sort",
 		"strconv", "strings", "time", "unicode", "unicode/utf8",
 		"google.golang.org/protobuf/...",

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -32,10 +33,16 @@ const (
 	presetPages     = 1400
 )
 
-// Experiments are the names of all experiments.
-func Experiments() []string { return []string{"6.1", "6.2", "6.3", "6.4", "6.5", "6.6"} }
+// published are the names of the experiments that were published for Clockwork.
+func published() []string { return []string{"6.1", "6.2", "6.3", "6.4", "6.5", "6.6"} }
 
-// Experiment is a published experiment by its name:
+// Experiments are the names of all experiments.
+func Experiments() []string {
+	// order: sorted.
+	return append(published(), slices.Sorted(maps.Keys(situations()))...)
+}
+
+// Experiment is an experiment by its name. Published are
 //
 //   - 6.1: one device; 15 models, each a closed loop of 16; SLO 100 ms (published
 //     are 10, 25, 50, 100, 250 and 500 ms: give each); 30 s, 5 s of them warm-up.
@@ -58,6 +65,20 @@ func Experiments() []string { return []string{"6.1", "6.2", "6.3", "6.4", "6.5",
 //     each minute, six workloads; SLO 100 ms. Rate is the first one, Duration that
 //     of a step.
 //
+// Our own have devices on workers of their own, an SLO of 100 ms, and take 1 min:
+//
+//   - poisson: one device, 4 models, at 80 % of the ceiling.
+//   - bursts: the same at 70 %, with a coefficient of variation of 4.
+//   - many-models: two devices with room for 196 models each, 411 models, at 70 %;
+//     the second half is measured.
+//   - slowdown: twenty devices, 40 models, at 60 %; after a third of the time a
+//     fifth of the devices takes three times as long.
+//   - lost: four devices, 8 models, at 90 %; after a third of the time one dies.
+//   - tenants: one device, 4 models; tenant a offers 500 % of the ceiling, ten times
+//     its half of it, and tenant b 40 %.
+//   - priorities: one device, 4 models, at 150 %: a third with priority 1, the
+//     others with 2.
+//
 // All have a network of 1 ms ± 0.2 ms each way and no jitter of execution.
 func Experiment(name string, p Preset) (Scenario, error) {
 	if len(p.Profiles) == 0 {
@@ -69,6 +90,9 @@ func Experiment(name string, p Preset) (Scenario, error) {
 	maker := map[string]func(Preset) Scenario{
 		"6.1": closedLoops, "6.2": growingSet, "6.3": tighterAndTighter, "6.4": besideBatchWork, "6.5": replay, "6.6": ramp,
 	}[name]
+	if maker == nil {
+		maker = situations()[name]
+	}
 	if maker == nil {
 		return Scenario{}, fmt.Errorf("there is no experiment %q; the experiments are %s", name, strings.Join(Experiments(), ", "))
 	}

@@ -42,6 +42,8 @@ type Arrivals interface {
 	scaled(factor float64) Arrivals
 	// rate is requests a second in the mean, 0 where that depends on answers.
 	rate() float64
+	// pooled asks one model instead of so many.
+	pooled(models int) Arrivals
 }
 
 // Closed is a closed loop: each of InFlight clients of each model sends its next

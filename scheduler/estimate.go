@@ -54,7 +54,7 @@ func (w *window) record(now Instant, d time.Duration) {
 	}
 	w.value = second
 	if w.count < windowTrust {
-		w.value = max(w.seed, first)
+		w.value = max(w.seed, second)
 	}
 }
 
@@ -259,7 +259,7 @@ func (r *roundTrip) record(now Instant, d time.Duration) {
 	}
 	r.most = second
 	if r.count < windowTrust {
-		r.most = max(r.seed, first)
+		r.most = max(r.seed, second)
 	}
 }
 

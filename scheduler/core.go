@@ -67,6 +67,8 @@ type strategy interface {
 	// choose is what a device that has room runs next; no rows: nothing now. When
 	// time alone will change that, it says so by reconsider.
 	choose(p *core, d *device) (*place, batch)
+	// spreads says that free pages are used for further copies of what is in demand.
+	spreads() bool
 	// sent and finished are told of each batch.
 	sent(p *core, a *action)
 	finished(p *core, a *action, res *Result)

@@ -125,6 +125,7 @@ type device struct {
 	transfer         lane
 	loading          int // LoadWeights in transfer
 	pace             pace
+	evictions        evictionBudget
 	alarm            alarm
 	stirred          bool // it is in core.stirred
 	changed          bool // it is in core.changed

@@ -16,6 +16,7 @@ func (p *core) workerUp(w *Worker) {
 		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
 			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
+		d.evictions = evictionBudget{evictionBurst, p.now}
 		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
 		up.devices = append(up.devices, d)
 	}
@@ -140,6 +141,7 @@ func (p *core) forget(m *model) {
 		delete(p.models, m.ID)
 		p.alarms.set(&m.alarm, 0)
 		p.slots = append(p.slots, m.slot)
+		p.listed = slices.DeleteFunc(p.listed, func(l *model) bool { return l == m })
 	}
 }
 
@@ -156,6 +158,7 @@ func (p *core) model(id ModelID) *model {
 			p.keys = append(p.keys, never)
 		}
 		p.models[id] = m
+		p.listed = append(p.listed, m)
 	}
 	return m
 }

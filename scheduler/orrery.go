@@ -147,6 +147,8 @@ func (o *orrery) sent(p *core, a *action) {
 	}
 }
 
+func (o *orrery) spreads() bool { return true }
+
 func (o *orrery) finished(*core, *action, *Result) {}
 
 func (o *orrery) choose(p *core, d *device) (*place, batch) {

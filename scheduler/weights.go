@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -41,6 +42,9 @@ type weights struct {
 	placing  bool
 	nextLook Instant
 	cursor   int // in active
+	// listed are all models with a record, spreading is a cursor in it.
+	listed    []*model
+	spreading int
 }
 
 // lacksWeights notes that requests wait for a model that is nowhere.
@@ -52,6 +56,24 @@ func (p *core) lacksWeights(m *model) {
 			p.cold = append(p.cold, m)
 		}
 	}
+}
+
+// demandMemory is for how long a request counts as demand for its model's weights.
+const demandMemory = 10 * time.Second
+
+// demanded is how many rows of a model have been asked for of late, fading.
+type demanded struct {
+	rows float64
+	at   Instant
+}
+
+func (d *demanded) add(now Instant, rows int) { d.rows, d.at = d.now(now)+float64(rows), now }
+
+func (d *demanded) now(now Instant) float64 {
+	if d.rows == 0 {
+		return 0
+	}
+	return d.rows * math.Exp(-float64(now.Sub(d.at))/float64(demandMemory))
 }
 
 // Models that wait, although they have weights somewhere, may want another device.
@@ -87,6 +109,50 @@ func (p *core) placeWeights() {
 	for _, n := range p.demands(idle, look) {
 		p.load(n)
 	}
+	if look && p.strategy.spreads() {
+		p.spread()
+	}
+}
+
+// spread has weights that are in demand loaded on further devices, as long as
+// these have free pages and transfer nothing: the next requests then find more
+// devices that can run them. Nothing is evicted for it, so that it ends.
+func (p *core) spread() {
+	open := slices.ContainsFunc(p.devices, func(d *device) bool { return d.free() > 0 && len(d.transfer.actions) == 0 })
+	if !open {
+		return
+	}
+	for range min(lookAt, len(p.listed)) {
+		p.spreading = (p.spreading + 1) % len(p.listed)
+		m := p.listed[p.spreading]
+		if !m.known || m.stopped || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
+			continue
+		}
+		var best *place
+		for _, pl := range m.places {
+			d := pl.device
+			if pl.state != absent || !pl.usable() || len(d.transfer.actions) > 0 || !p.mayLoad(d) || pl.backOff.until > p.now {
+				continue
+			}
+			if pages, _ := d.fits(m.WeightsBytes); pages <= d.free() && (best == nil || d.free() > best.device.free()) {
+				best = pl
+			}
+		}
+		if best != nil {
+			p.bring(best)
+		}
+	}
+}
+
+// bring has the weights of a place loaded; there must be room.
+func (p *core) bring(pl *place) *action {
+	pages, _ := pl.device.fits(pl.model.WeightsBytes)
+	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.load(p.now)}}
+	pl.become(arriving, pages)
+	pl.device.loading++
+	p.act(pl, a)
+	pl.loadedBy = a.ID
+	return a
 }
 
 func (p *core) mayLoad(d *device) bool {
@@ -224,24 +290,21 @@ func (p *core) load(n demand) {
 		return
 	}
 	for _, v := range best.victims {
+		if p.loss(v) > p.loss(best.place)+lossMargin {
+			best.place.device.evictions.left--
+		}
 		p.evict(v)
 	}
-	pl := best.place
-	pages, _ := pl.device.fits(n.model.WeightsBytes)
-	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.load(p.now)}}
+	a := p.bring(best.place)
 	if suspect {
 		a.trial = true
-		pl.device.host.trials++
+		best.place.device.host.trials++
 	}
-	pl.become(arriving, pages)
-	pl.device.loading++
-	p.act(pl, a)
-	pl.loadedBy = a.ID
 }
 
 // victims are the weights that have to go before a load: those that nobody
-// waits for first, the least recently used first; never any that are in use,
-// nor any that are needed more urgently than the ones that come.
+// waits for first, and of these the ones that will be missed least; never any that
+// are in use, nor any that are needed more urgently than the ones that come.
 func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	d := pl.device
 	pages, _ := d.fits(n.model.WeightsBytes)
@@ -252,7 +315,31 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	if !n.mayEvict {
 		return nil, false
 	}
-	return p.cheapest(d, lacking, n.rank)
+	victims, ok = p.cheapest(d, lacking, n.rank)
+	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
+		return victims, ok
+	}
+	d.evictions.fill(p.now)
+	return victims, d.evictions.left >= 1
+}
+
+// An exchange of weights that are asked for much more for others that are asked
+// for much less soon has to be undone. A device makes few of these.
+const (
+	lossMargin    = 3 // doublings
+	evictionRate  = 5 // a second
+	evictionBurst = 5
+)
+
+// evictionBudget is how many such exchanges a device may still make.
+type evictionBudget struct {
+	left float64
+	at   Instant
+}
+
+func (b *evictionBudget) fill(now Instant) {
+	b.left = min(evictionBurst, b.left+evictionRate*now.Sub(b.at).Seconds())
+	b.at = now
 }
 
 // cheapest are the weights that are given up for so many pages, if there are
@@ -274,6 +361,7 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 	slices.SortFunc(candidates, func(a, b *place) int {
 		return cmp.Or(
 			cmp.Compare(min(1, a.model.waiting), min(1, b.model.waiting)),
+			cmp.Compare(p.loss(a), p.loss(b)),
 			cmp.Compare(a.used, b.used),
 			cmp.Compare(a.model.ID, b.model.ID))
 	})
@@ -285,6 +373,30 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 	}
 	return nil, false
 }
+
+// loss is what would be missed without the weights of a place: the rows that come
+// for them, to within a doubling, in the share of the place. A copy beyond what the
+// model needs is missed least.
+func (p *core) loss(pl *place) int {
+	m := pl.model
+	rows := m.demand.now(p.now)
+	if m.present > 1 {
+		full := m.batchRows()
+		busy := rows / demandMemory.Seconds() * pl.execution(p.now, full).Seconds() / float64(full)
+		if float64(m.present-1)*copyShare > busy {
+			return math.MinInt
+		}
+	}
+	rows /= float64(max(1, m.present))
+	if rows < 0.25 {
+		return -3
+	}
+	return int(math.Ceil(math.Log2(rows)))
+}
+
+// copyShare is how much of a device one copy of a model may keep busy, in full
+// batches, before another one is needed.
+const copyShare = 0.3
 
 // evict takes the weights off the device. The pages count as free at once: the
 // worker carries out transfers in the order of the actions.

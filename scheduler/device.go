@@ -248,6 +248,7 @@ func (pl *place) recount() {
 		c.lacksWeights(pl.model)
 	}
 	pl.countedUsable, pl.countedPresent = usable, present
+	pl.device.core.keepPinned(pl.model)
 }
 
 // backOff keeps a place that fails from being tried again at once.

@@ -206,6 +206,7 @@ func (p *core) modelAdded(spec *Model) {
 	delete(p.gone, spec.ID)
 	m.Model, m.known, m.removed = *spec, true, false
 	m.refresh()
+	p.keepPinned(m)
 }
 
 func (p *core) modelRemoved(id ModelID) {

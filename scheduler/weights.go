@@ -47,6 +47,17 @@ type weights struct {
 	spreading int
 }
 
+// keepPinned has the weights of a pinned model loaded as long as too few devices
+// have them.
+func (p *core) keepPinned(m *model) {
+	if m.known && !m.stopped && m.present < min(m.Pinned, m.usable) {
+		p.wantWarm(m, m.Pinned)
+	}
+}
+
+// pinnedHere says that the model would be on too few devices with one less.
+func (m *model) pinnedHere() bool { return m.known && m.present <= m.Pinned }
+
 // lacksWeights notes that requests wait for a model that is nowhere.
 func (p *core) lacksWeights(m *model) {
 	if m.present == 0 && m.waiting > 0 {
@@ -343,12 +354,12 @@ func (b *evictionBudget) fill(now Instant) {
 }
 
 // cheapest are the weights that are given up for so many pages, if there are
-// enough: none that are waited for as urgently as rank.
+// enough: none that are waited for as urgently as rank, and none that are pinned.
 func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place, ok bool) {
 	var candidates []*place
 	reclaimable := 0
 	for _, v := range d.resident {
-		if v.running > 0 || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
+		if v.running > 0 || v.model.pinnedHere() || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
 			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= rank {
 			continue
 		}

@@ -49,8 +49,9 @@ const haste = 0.65
 // option is a batch that a device could run next.
 type option struct {
 	place *place
-	key   Instant
-	batch batch
+	// batch and share are known once it has been considered.
+	considered bool
+	batch      batch
 	// share is the time that this device would spend on it, if the others that have
 	// its weights do their part.
 	share time.Duration
@@ -153,27 +154,17 @@ func (o *orrery) finished(*core, *action, *Result) {}
 
 func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	o.gather(p, d)
-	best := 0
-	if len(o.options) == 0 {
-		return nil, batch{}
-	}
 	start := p.begins(d)
-	for i := range o.options {
-		x := &o.options[i]
-		q := o.queueOf(p, x.place)
-		if q == nil {
-			x.out = true
-			continue
+	crowded := uint8(ranks)
+	best := o.first(p, start)
+	if best < 0 || !o.relaxed(p, best, start) {
+		for i := range o.options {
+			o.consider(p, i)
 		}
-		x.batch = p.fillOne(x.place, q, p.firstTimed(x.place, q), x.place.model.batchRows())
-		x.share = x.batch.expected / time.Duration(max(1, x.place.model.present))
-		if x.batch.rows == 0 {
-			x.out = true
+		crowded = o.drop(start)
+		for best = 0; best < len(o.options) && o.options[best].out; {
+			best++
 		}
-	}
-	crowded := o.drop(start)
-	for best < len(o.options) && o.options[best].out {
-		best++
 	}
 	if best == len(o.options) {
 		return nil, batch{}
@@ -186,6 +177,53 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 		p.fillUp(x.place, &x.batch, x.place.model.batchRows(), o.spare(x, best, start))
 	}
 	return x.place, x.batch
+}
+
+// consider finds the fullest batch of an option, once.
+func (o *orrery) consider(p *core, i int) {
+	x := &o.options[i]
+	if x.considered {
+		return
+	}
+	x.considered = true
+	pl := x.place
+	q := pl.model.queues[0]
+	if len(pl.model.queues) > 1 {
+		q = o.queueOf(p, pl)
+	}
+	if q != nil {
+		x.batch = p.fillOne(pl, q, p.firstTimed(pl, q), pl.model.batchRows())
+		x.share = x.batch.expected / time.Duration(max(1, pl.model.present))
+	}
+	x.out = x.batch.rows == 0
+}
+
+// first is the first option that can be answered in time; −1: there is none.
+func (o *orrery) first(p *core, start Instant) int {
+	for i := range o.options {
+		if o.consider(p, i); !o.options[i].out {
+			return i
+		}
+	}
+	return -1
+}
+
+// relaxed says that all options could be answered one after the other before the
+// deadline of the most urgent, so that nothing has to be given up.
+func (o *orrery) relaxed(p *core, best int, start Instant) bool {
+	x := &o.options[best]
+	if len(x.place.model.queues) > 1 {
+		return false
+	}
+	if x.batch.minDeadline == 0 || len(o.options) == 1 {
+		return true
+	}
+	at := start.Add(x.share)
+	for i := best + 1; i < len(o.options) && at <= x.batch.minDeadline; i++ {
+		pl := o.options[i].place
+		at = at.Add(pl.execution(p.now, pl.model.batchRows()) / time.Duration(max(1, pl.model.present)))
+	}
+	return at <= x.batch.minDeadline
 }
 
 // spare is until when the device can be busy with one of its options so that the
@@ -207,24 +245,48 @@ func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
 
 // gather collects the most urgent models that the device may run.
 func (o *orrery) gather(p *core, d *device) {
-	o.options = o.options[:0]
-	p.eachRunnable(d, func(pl *place) {
-		key := p.keys[pl.model.slot]
-		i := len(o.options)
-		if i == lookahead {
-			if o.options[i-1].key <= key {
-				return
-			}
+	n := 0
+	var keys [lookahead]Instant
+	var places [lookahead]*place
+	worst := never
+	add := func(pl *place, key Instant) {
+		if !p.mayRun(pl) {
+			return
+		}
+		i := n
+		if n == lookahead {
 			i--
 		} else {
-			o.options = append(o.options, option{})
+			n++
 		}
-		for i > 0 && o.options[i-1].key > key {
-			o.options[i] = o.options[i-1]
+		for i > 0 && keys[i-1] > key {
+			keys[i], places[i] = keys[i-1], places[i-1]
 			i--
 		}
-		o.options[i] = option{place: pl, key: key}
-	})
+		keys[i], places[i] = key, pl
+		if n == lookahead {
+			worst = keys[n-1]
+		}
+	}
+	if len(p.active) < len(d.resident)/8 {
+		for _, m := range p.active {
+			if key := p.keys[m.slot]; key < worst && m.runs.has(d.order) {
+				add(d.byModel[m.ID], key)
+			}
+		}
+	} else {
+		for i, slot := range d.slots {
+			if key := p.keys[slot]; key < worst {
+				add(d.resident[i], key)
+			}
+		}
+	}
+	o.options = o.options[:0]
+	for _, pl := range places[:n] {
+		if len(pl.model.queues) > 0 { // else only suspects wait
+			o.options = append(o.options, option{place: pl})
+		}
+	}
 }
 
 // queueOf is the queue of a model that goes first, of those with a request in time.

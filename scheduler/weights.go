@@ -35,13 +35,15 @@ func (p *core) wantWarm(m *model, devices int) {
 
 // weights is what the core keeps for placing weights.
 type weights struct {
-	warm []*model // wanted on a device although nothing waits
-	cold []*model // with waiting requests, and on no device
+	warm    []*model // wanted on a device although nothing waits
+	wanting []*model // scratch
+	cold    []*model // with waiting requests, and on no device
 	// placing: something has changed that may let weights be loaded. nextLook is
 	// when the models that wait are looked at without that.
 	placing  bool
 	nextLook Instant
-	cursor   int // in active
+	cursor   int  // in active
+	lends    bool // pages of a device are still to be lent
 	// listed are all models with a record, spreading is a cursor in it.
 	listed    []*model
 	spreading int
@@ -178,15 +180,16 @@ func (p *core) demands(someIdle, look bool) []demand {
 		m.cold = m.present == 0 && m.waiting > 0
 		return !m.cold
 	})
-	candidates := slices.Clone(p.cold)
+	candidates := append(p.wanting[:0], p.cold...)
 	if look {
 		for range min(lookAt, len(p.active)) {
 			p.cursor = (p.cursor + 1) % len(p.active)
-			if m := p.active[p.cursor]; !m.cold {
+			if m := p.active[p.cursor]; !m.cold && (someIdle || m.doubt.level != innocent || p.missedLately(m, ranks-1)) {
 				candidates = append(candidates, m)
 			}
 		}
 	}
+	p.wanting = candidates
 	for _, m := range candidates {
 		if m.usable == 0 {
 			continue

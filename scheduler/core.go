@@ -121,7 +121,7 @@ func (p *core) take(e Event) {
 	case Finished:
 		p.finished(e.Result)
 	case WorkerUp:
-		p.workerUp(e.Worker)
+		p.workersUp(e.Worker)
 	case WorkerDown:
 		p.workerDown(e.Name, e.Died)
 	case Reported:
@@ -154,9 +154,11 @@ func (p *core) start(s *State) {
 	for _, f := range s.Profiles {
 		p.profileChanged(&f)
 	}
-	for _, w := range s.Workers {
-		p.workerUp(&w)
+	workers := make([]*Worker, len(s.Workers))
+	for i := range s.Workers {
+		workers[i] = &s.Workers[i]
 	}
+	p.workersUp(workers...)
 }
 
 // wakeAt asks for a step at t, unless that is not in the future: then only an

@@ -245,12 +245,21 @@ func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
 
 // gather collects the most urgent models that the device may run.
 func (o *orrery) gather(p *core, d *device) {
+	// Few may not run although they wait, so that looking at the keys alone, which
+	// lie side by side, will mostly do.
+	if !o.gatherIf(p, d, func(*place) bool { return true }) {
+		o.gatherIf(p, d, p.mayRun)
+	}
+}
+
+// gatherIf does so among those that may; ok: all that it found may run.
+func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
 	n := 0
 	var keys [lookahead]Instant
 	var places [lookahead]*place
 	worst := never
 	add := func(pl *place, key Instant) {
-		if !p.mayRun(pl) {
+		if !may(pl) {
 			return
 		}
 		i := n
@@ -283,10 +292,14 @@ func (o *orrery) gather(p *core, d *device) {
 	}
 	o.options = o.options[:0]
 	for _, pl := range places[:n] {
+		if !p.mayRun(pl) {
+			return false
+		}
 		if len(pl.model.queues) > 0 { // else only suspects wait
 			o.options = append(o.options, option{place: pl})
 		}
 	}
+	return true
 }
 
 // queueOf is the queue of a model that goes first, of those with a request in time.

@@ -9,7 +9,7 @@ import (
 )
 
 // DefaultPolicy is the name of the policy that is used when none is named.
-const DefaultPolicy = "edf"
+const DefaultPolicy = "orrery"
 
 // Options are the settings that policies share. Zero values mean the defaults.
 type Options struct {

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"math"
 	"time"
 )
 
@@ -74,19 +73,12 @@ func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 
 // servicePace is how fast a model's requests are being run.
 type servicePace struct {
-	rows float64 // that were sent, fading; as of at
-	at   Instant
-	// sent is when the last batch was.
-	sent Instant
+	rows fading  // that were sent
+	sent Instant // when the last batch was
 }
 
 // paceMemory is how long what was sent counts.
 const paceMemory = 500 * time.Millisecond
-
-func (s *servicePace) fade(now Instant) {
-	s.rows *= math.Exp(-float64(now.Sub(s.at)) / float64(paceMemory))
-	s.at = now
-}
 
 func (o *orrery) pace(m *model) *servicePace {
 	for int(m.slot) >= len(o.paces) {
@@ -107,8 +99,7 @@ func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 		return Completion{}, true
 	}
 	s := o.pace(m)
-	s.fade(p.now)
-	rate := s.rows / paceMemory.Seconds() // rows a second
+	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
 	left := r.Deadline.Sub(p.now).Seconds()
 	if float64(m.rows) < float64(2*most)+1.5*rate*left {
 		return Completion{}, true
@@ -135,15 +126,14 @@ func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 // sent implements strategy.
 func (o *orrery) sent(p *core, a *action) {
 	s := o.pace(a.place.model)
-	s.fade(p.now)
-	s.rows += float64(a.Rows)
+	s.rows.add(p.now, float64(a.Rows), paceMemory)
 	s.sent = p.now
 	// As in a full batch: who has to run in small ones has not had more for that.
 	most := a.place.model.batchRows()
 	row := a.place.execution(p.now, most) / time.Duration(most)
 	for _, r := range a.batch {
 		if r.tenant != nil {
-			r.tenant.charge(row * time.Duration(r.rows))
+			r.tenant.charge(p.now, row*time.Duration(r.rows))
 		}
 	}
 }
@@ -169,6 +159,9 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	if best == len(o.options) {
 		return nil, batch{}
 	}
+	if p.lastMiss != 0 && p.now.Sub(p.lastMiss) < missedMemory {
+		best = o.densest(p, best)
+	}
 	x := &o.options[best]
 	if crowded <= x.rank() || p.missedLately(x.place.model, x.rank()) {
 		o.grow(p, x, start)
@@ -176,8 +169,31 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	if len(x.place.model.queues) > 1 {
 		p.fillUp(x.place, &x.batch, x.place.model.batchRows(), o.spare(x, best, start))
 	}
+	o.leave(p, x)
 	return x.place, x.batch
 }
+
+// denser is how much more rows for the time an option must have to go before the
+// most urgent one, while requests are lost.
+const denser = 1.05
+
+// densest is the option of the same rank that answers most for its time, if that is
+// so much more that the most urgent one is better left.
+func (o *orrery) densest(p *core, first int) int {
+	best, rank := first, o.options[first].rank()
+	least := denser * o.options[first].density()
+	for i := range o.options {
+		o.consider(p, i)
+		x := &o.options[i]
+		if !x.out && x.rank() == rank && x.batch.rows >= x.place.model.batchRows() && x.density() > least {
+			best, least = i, x.density()
+		}
+	}
+	return best
+}
+
+// density is rows for the time.
+func (x *option) density() float64 { return float64(x.batch.rows) / float64(x.batch.expected) }
 
 // consider finds the fullest batch of an option, once.
 func (o *orrery) consider(p *core, i int) {
@@ -193,6 +209,9 @@ func (o *orrery) consider(p *core, i int) {
 	}
 	if q != nil {
 		x.batch = p.fillOne(pl, q, p.firstTimed(pl, q), pl.model.batchRows())
+		if x.batch.rows > 0 && p.missedLately(pl.model, q.rank) {
+			o.grow(p, x, p.begins(pl.device))
+		}
 		x.share = x.batch.expected / time.Duration(max(1, pl.model.present))
 	}
 	x.out = x.batch.rows == 0
@@ -224,6 +243,16 @@ func (o *orrery) relaxed(p *core, best int, start Instant) bool {
 		at = at.Add(pl.execution(p.now, pl.model.batchRows()) / time.Duration(max(1, pl.model.present)))
 	}
 	return at <= x.batch.minDeadline
+}
+
+// leave gives up the requests that a batch has passed over to be fuller. They would
+// be too late after it, and until then they would be the most urgent of all.
+func (o *orrery) leave(p *core, x *option) {
+	first := &x.batch.parts[0]
+	for ; first.from > 0; first.from-- {
+		r := first.queue.timed[0]
+		p.complete(r, p.givenUp(r))
+	}
 }
 
 // spare is until when the device can be busy with one of its options so that the

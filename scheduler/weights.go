@@ -74,20 +74,12 @@ func (p *core) lacksWeights(m *model) {
 // demandMemory is for how long a request counts as demand for its model's weights.
 const demandMemory = 10 * time.Second
 
-// demanded is how many rows of a model have been asked for of late, fading.
-type demanded struct {
-	rows float64
-	at   Instant
-}
+// demanded is how many rows of a model have been asked for of late.
+type demanded struct{ fading }
 
-func (d *demanded) add(now Instant, rows int) { d.rows, d.at = d.now(now)+float64(rows), now }
+func (d *demanded) add(now Instant, rows int) { d.fading.add(now, float64(rows), demandMemory) }
 
-func (d *demanded) now(now Instant) float64 {
-	if d.rows == 0 {
-		return 0
-	}
-	return d.rows * math.Exp(-float64(now.Sub(d.at))/float64(demandMemory))
-}
+func (d *demanded) now(now Instant) float64 { return d.fading.now(now, demandMemory) }
 
 // Models that wait, although they have weights somewhere, may want another device.
 // That is looked at now and then, for some of them, so that the cost does not grow
@@ -330,12 +322,19 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 		return nil, false
 	}
 	victims, ok = p.cheapest(d, lacking, n.rank)
+	if n.model.present > 0 && slices.ContainsFunc(victims, p.onlyOne) {
+		return nil, false
+	}
 	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
 		return victims, ok
 	}
 	d.evictions.fill(p.now)
 	return victims, d.evictions.left >= 1
 }
+
+// onlyOne says that a model that is in demand would be nowhere without a place. A
+// further copy of another one is not worth that: both would soon be exchanged again.
+func (p *core) onlyOne(v *place) bool { return v.model.present == 1 && p.loss(v) > lossOfNone }
 
 // An exchange of weights that are asked for much more for others that are asked
 // for much less soon has to be undone. A device makes few of these.
@@ -394,23 +393,39 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 func (p *core) loss(pl *place) int {
 	m := pl.model
 	rows := m.demand.now(p.now)
-	if m.present > 1 {
-		full := m.batchRows()
-		busy := rows / demandMemory.Seconds() * pl.execution(p.now, full).Seconds() / float64(full)
-		if float64(m.present-1)*copyShare > busy {
-			return math.MinInt
-		}
+	if m.present > 1 && !p.relieves(pl) {
+		return math.MinInt
 	}
 	rows /= float64(max(1, m.present))
 	if rows < 0.25 {
-		return -3
+		return lossOfNone
 	}
 	return int(math.Ceil(math.Log2(rows)))
 }
 
-// copyShare is how much of a device one copy of a model may keep busy, in full
-// batches, before another one is needed.
-const copyShare = 0.3
+// relieves says that all other devices with the model's weights have more to do
+// than they should, and more than this one.
+func (p *core) relieves(pl *place) bool {
+	here := pl.device.busy.now(p.now, busyMemory)
+	for _, other := range pl.model.places {
+		if other == pl || other.state == absent {
+			continue
+		}
+		if there := other.device.busy.now(p.now, busyMemory); there < busyDevice*busyMemory.Seconds() || there <= here {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	// lossOfNone is that of weights that are hardly asked for.
+	lossOfNone = -3
+	// busyMemory is how long what a device was given counts as its load, and
+	// busyDevice the share of that time from which on it has too much to do.
+	busyMemory = 2 * time.Second
+	busyDevice = 0.8
+)
 
 // evict takes the weights off the device. The pages count as free at once: the
 // worker carries out transfers in the order of the actions.

@@ -126,7 +126,6 @@ type device struct {
 	loading          int // LoadWeights in transfer
 	pace             pace
 	evictions        evictionBudget
-	busy             fading // what it was given to execute, in seconds
 	alarm            alarm
 	stirred          bool // it is in core.stirred
 	changed          bool // it is in core.changed

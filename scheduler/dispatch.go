@@ -194,7 +194,6 @@ func (p *core) infer(pl *place, a *action, rows int, expected time.Duration, dea
 	}
 	pl.running++
 	pl.used = p.now
-	pl.device.busy.add(p.now, expected.Seconds(), busyMemory)
 	p.act(pl, a)
 }
 

@@ -322,7 +322,7 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 		return nil, false
 	}
 	victims, ok = p.cheapest(d, lacking, n.rank)
-	if n.model.present > 0 && slices.ContainsFunc(victims, p.onlyOne) {
+	if n.model.present >= p.copiesNeeded(pl) && slices.ContainsFunc(victims, p.onlyOne) {
 		return nil, false
 	}
 	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
@@ -393,7 +393,7 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 func (p *core) loss(pl *place) int {
 	m := pl.model
 	rows := m.demand.now(p.now)
-	if m.present > 1 && !p.relieves(pl) {
+	if m.present > p.copiesNeeded(pl) {
 		return math.MinInt
 	}
 	rows /= float64(max(1, m.present))
@@ -403,28 +403,21 @@ func (p *core) loss(pl *place) int {
 	return int(math.Ceil(math.Log2(rows)))
 }
 
-// relieves says that all other devices with the model's weights have more to do
-// than they should, and more than this one.
-func (p *core) relieves(pl *place) bool {
-	here := pl.device.busy.now(p.now, busyMemory)
-	for _, other := range pl.model.places {
-		if other == pl || other.state == absent {
-			continue
-		}
-		if there := other.device.busy.now(p.now, busyMemory); there < busyDevice*busyMemory.Seconds() || there <= here {
-			return false
-		}
-	}
-	return true
+// copiesNeeded is on how many devices a model has to be for what is asked of it, in
+// full batches, if they are like that of the place.
+func (p *core) copiesNeeded(pl *place) int {
+	full := pl.model.batchRows()
+	each := pl.execution(p.now, full).Seconds() / float64(full)
+	busy := pl.model.demand.now(p.now) / demandMemory.Seconds() * each
+	return 1 + int(busy/copyShare)
 }
 
 const (
 	// lossOfNone is that of weights that are hardly asked for.
 	lossOfNone = -3
-	// busyMemory is how long what a device was given counts as its load, and
-	// busyDevice the share of that time from which on it has too much to do.
-	busyMemory = 2 * time.Second
-	busyDevice = 0.8
+	// copyShare is how much of a device one copy may keep busy before another one is
+	// needed: there are other models, and batches are not always full.
+	copyShare = 0.3
 )
 
 // evict takes the weights off the device. The pages count as free at once: the

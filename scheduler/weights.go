@@ -322,7 +322,7 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 		return nil, false
 	}
 	victims, ok = p.cheapest(d, lacking, n.rank)
-	if n.model.present >= p.copiesNeeded(pl) && slices.ContainsFunc(victims, p.onlyOne) {
+	if n.model.present > 0 && slices.ContainsFunc(victims, func(v *place) bool { return !p.yields(v, pl) }) {
 		return nil, false
 	}
 	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
@@ -332,9 +332,15 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	return victims, d.evictions.left >= 1
 }
 
-// onlyOne says that a model that is in demand would be nowhere without a place. A
-// further copy of another one is not worth that: both would soon be exchanged again.
-func (p *core) onlyOne(v *place) bool { return v.model.present == 1 && p.loss(v) > lossOfNone }
+// yields says whether weights may go for a further copy of others. Else devices
+// would exchange copies for ever: what is asked for and would be nowhere else stays
+// unless the others need the copy, and so does what is asked for half as much.
+func (p *core) yields(v, to *place) bool {
+	if v.model.present == 1 && p.loss(v) > lossOfNone && to.model.present >= p.copiesNeeded(to) {
+		return false
+	}
+	return 2*v.model.demand.now(p.now) < to.model.demand.now(p.now)
+}
 
 // An exchange of weights that are asked for much more for others that are asked
 // for much less soon has to be undone. A device makes few of these.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -159,12 +160,16 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	if best == len(o.options) {
 		return nil, batch{}
 	}
+	urgent := best
 	if p.lastMiss != 0 && p.now.Sub(p.lastMiss) < missedMemory {
 		best = o.densest(p, best)
 	}
 	x := &o.options[best]
 	if crowded <= x.rank() || p.missedLately(x.place.model, x.rank()) {
 		o.grow(p, x, start)
+	}
+	if p.options.Explain != nil {
+		o.explain(p, x, best != urgent)
 	}
 	if len(x.place.model.queues) > 1 {
 		p.fillUp(x.place, &x.batch, x.place.model.batchRows(), o.spare(x, best, start))
@@ -176,6 +181,23 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 // denser is how much more rows for the time an option must have to go before the
 // most urgent one, while requests are lost.
 const denser = 1.05
+
+// explain says why an option is chosen.
+func (o *orrery) explain(p *core, x *option, dense bool) {
+	why := "is the most urgent of those that can be in time"
+	if dense {
+		why = "has a full batch, and requests are being lost"
+	}
+	p.options.Explain(fmt.Sprintf("model %d %s (%d of %d rows)", x.place.model.ID, why, x.batch.rows, x.place.model.rows))
+	for i := range o.options {
+		if y := &o.options[i]; y.out && y.batch.rows > 0 {
+			p.options.Explain(fmt.Sprintf("model %d is left for now: not all can be in time, and its %d rows are the fewest for their time", y.place.model.ID, y.batch.rows))
+		}
+	}
+	if n := x.batch.parts[0].from; n > 0 {
+		p.options.Explain(fmt.Sprintf("without the first %d requests of model %d the batch is fuller", n, x.place.model.ID))
+	}
+}
 
 // densest is the option of the same rank that answers most for its time, if that is
 // so much more that the most urgent one is better left.

@@ -39,6 +39,8 @@ type Options struct {
 	SuspectSettle time.Duration
 	// Seed is what a policy that draws lots draws them from.
 	Seed uint64
+	// Explain is told why something is done, before it is, in words; nil: nobody asks.
+	Explain func(why string)
 }
 
 func (o Options) withDefaults() Options {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -144,6 +145,9 @@ func (p *core) spread() {
 			}
 		}
 		if best != nil {
+			if p.options.Explain != nil {
+				p.options.Explain(fmt.Sprintf("model %d is in demand, and %s/%d has free pages", m.ID, best.device.worker, best.device.index))
+			}
 			p.bring(best)
 		}
 	}
@@ -295,6 +299,9 @@ func (p *core) load(n demand) {
 	if best == nil {
 		return
 	}
+	if p.options.Explain != nil {
+		p.explainLoad(n, best.place, best.victims)
+	}
 	for _, v := range best.victims {
 		if p.loss(v) > p.loss(best.place)+lossMargin {
 			best.place.device.evictions.left--
@@ -305,6 +312,20 @@ func (p *core) load(n demand) {
 	if suspect {
 		a.trial = true
 		best.place.device.host.trials++
+	}
+}
+
+func (p *core) explainLoad(n demand, to *place, victims []*place) {
+	why := "is wanted although nothing waits"
+	switch {
+	case n.model.waiting > 0 && n.model.present == 0:
+		why = "is nowhere, and requests wait"
+	case n.model.waiting > 0:
+		why = "is answered sooner from a further device"
+	}
+	p.options.Explain(fmt.Sprintf("model %d %s: %s/%d has it soonest", n.model.ID, why, to.device.worker, to.device.index))
+	for _, v := range victims {
+		p.options.Explain(fmt.Sprintf("model %d makes room: it will be missed least", v.model.ID))
 	}
 }
 

@@ -40,7 +40,9 @@ func newWild(t *rapid.T) *wild {
 		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
 		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
 	}
-	w.f = newFakeFleet(newEDF(options), t.Fatalf)
+	w.f = newFakeFleet(newNamed(rapid.SampledFrom(Policies()).Draw(t, "policy"), options), t.Fatalf)
+	w.f.logf = t.Logf
+	w.f.stepped = w.checkNothingIsLeftToDo
 	w.f.grace, w.f.settle = options.ResultGrace, options.SuspectSettle
 	w.pace = rapid.SampledFrom([]time.Duration{20 * ms, 20 * ms, 200 * ms}).Draw(t, "pace")
 	w.state = &State{}
@@ -115,7 +117,7 @@ func (w *wild) operation() {
 		names[i] = spec.Name
 	}
 	var e Event
-	switch rapid.IntRange(0, 19).Draw(w.t, "operation") {
+	switch rapid.IntRange(0, 20).Draw(w.t, "operation") {
 	case 16, 17:
 		name := rapid.SampledFrom(names).Draw(w.t, "reporter")
 		if !w.f.workers[name].up {
@@ -126,6 +128,8 @@ func (w *wild) operation() {
 		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed")), true}
 	case 19:
 		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "pardoned")), false}
+	case 20:
+		e = PolicyChanged{rapid.SampledFrom(Policies()).Draw(w.t, "changed to")}
 	case 11:
 		name := rapid.SampledFrom(names).Draw(w.t, "down")
 		if !w.f.workers[name].up {
@@ -213,6 +217,23 @@ func (w *wild) burst() {
 		events = append(events, w.f.submit(r))
 	}
 	w.f.step(events...)
+}
+
+// checkNothingIsLeftToDo is for the end of a step: no device that has room has
+// anything that its policy would run there now, or an event was missed. It is
+// not for policies that wait for something that would be better still.
+func (w *wild) checkNothingIsLeftToDo() {
+	p := w.f.policy.(*core)
+	for _, d := range p.devices {
+		if room := p.hasRoom(d); room != p.roomy.has(d.order) {
+			w.t.Fatalf("%s/%d has room: %v, noted as %v", d.worker, d.index, room, !room)
+		} else if !room {
+			continue
+		}
+		if pl, b := p.strategy.choose(p, d); b.rows > 0 {
+			w.t.Fatalf("%s/%d has room, and is not given %d rows of model %d", d.worker, d.index, b.rows, pl.model.ID)
+		}
+	}
 }
 
 // finish brings back the workers, so that best effort ends too.

@@ -32,10 +32,12 @@ type wild struct {
 	calm   bool
 	poison RequestID // so many-th requests kill
 	pace   time.Duration
+	slow   map[string]int           // how many times slower devices of a worker are
+	far    map[string]time.Duration // how much later its results are
 }
 
 func newWild(t *rapid.T) *wild {
-	w := &wild{t: t}
+	w := &wild{t: t, slow: make(map[string]int), far: make(map[string]time.Duration)}
 	options := Options{
 		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
 		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
@@ -87,6 +89,10 @@ func (w *wild) fate(a Action) fakeFate {
 	if w.calm {
 		return fate
 	}
+	fate.delay = w.far[a.Worker]
+	if slow := w.slow[a.Worker]; slow > 0 && a.Kind == Infer {
+		fate.duration = w.profiled(a) * time.Duration(slow)
+	}
 	if slices.ContainsFunc(a.Requests, func(id RequestID) bool { return id%w.poison == 0 }) {
 		fate.dies = true
 		return fate
@@ -104,11 +110,24 @@ func (w *wild) fate(a Action) fakeFate {
 	case n == 22:
 		fate.outcome, fate.absent = Refused, true
 	case n == 24 || n == 25:
-		fate.delay = w.duration("delay", 200*time.Millisecond)
+		fate.delay += w.duration("delay", 200*time.Millisecond)
 	case n > 25 && n < 29:
 		fate.duration += w.duration("slow", 3*fate.duration)
 	}
 	return fate
+}
+
+// profiled is what the profile says of a batch.
+func (w *wild) profiled(a Action) time.Duration {
+	kind := w.f.workers[a.Worker].spec.Devices[a.Device].Kind
+	i := slices.IndexFunc(w.state.Profiles, func(f Profile) bool { return f.Model == a.Model && f.DeviceKind == kind })
+	execution := w.state.Profiles[i].Execution
+	for _, e := range execution {
+		if e.Rows >= a.Rows {
+			return e.Time
+		}
+	}
+	return a.Expected
 }
 
 func (w *wild) operation() {
@@ -117,7 +136,7 @@ func (w *wild) operation() {
 		names[i] = spec.Name
 	}
 	var e Event
-	switch rapid.IntRange(0, 20).Draw(w.t, "operation") {
+	switch rapid.IntRange(0, 22).Draw(w.t, "operation") {
 	case 16, 17:
 		name := rapid.SampledFrom(names).Draw(w.t, "reporter")
 		if !w.f.workers[name].up {
@@ -130,6 +149,12 @@ func (w *wild) operation() {
 		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "pardoned")), false}
 	case 20:
 		e = PolicyChanged{rapid.SampledFrom(Policies()).Draw(w.t, "changed to")}
+	case 21:
+		w.slow[rapid.SampledFrom(names).Draw(w.t, "paced")] = rapid.IntRange(0, 4).Draw(w.t, "slower")
+		return
+	case 22:
+		w.far[rapid.SampledFrom(names).Draw(w.t, "moved")] = w.duration("away", 10*ms)
+		return
 	case 11:
 		name := rapid.SampledFrom(names).Draw(w.t, "down")
 		if !w.f.workers[name].up {

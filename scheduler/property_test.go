@@ -236,6 +236,8 @@ func (w *wild) burst() {
 		r := Request{ID: w.ids, Model: ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "model")),
 			Class: rapid.SampledFrom([]string{"x", "y"}).Draw(w.t, "class"), Arrived: w.f.now}
 		r.Rows = rapid.IntRange(1, w.f.models[r.Model].MaxRows).Draw(w.t, "rows")
+		r.Priority = rapid.Uint64Range(0, 8).Draw(w.t, "priority")
+		r.Tenant = rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(w.t, "tenant")
 		if rapid.IntRange(0, 3).Draw(w.t, "timed") < 3 {
 			r.Deadline = w.f.now.Add(w.duration("deadline", 150*time.Millisecond))
 		}

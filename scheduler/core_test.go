@@ -20,7 +20,9 @@ func TestEstimateIgnoresOneOutlier(t *testing.T) {
 	}{
 		{"nothing measured: the profile", nil, 10 * ms},
 		{"few, below the profile: still the profile", []time.Duration{7 * ms, 7 * ms}, 10 * ms},
-		{"few, above the profile", []time.Duration{12 * ms}, 12 * ms},
+		{"one, above the profile: an outlier", []time.Duration{12 * ms}, 10 * ms},
+		{"few, above the profile", []time.Duration{12 * ms, 14 * ms}, 12 * ms},
+		{"few, one of them above the profile", []time.Duration{7 * ms, 14 * ms, 7 * ms}, 10 * ms},
 		{"five: the profile no longer counts", []time.Duration{7 * ms, 7 * ms, 7 * ms, 7 * ms, 7 * ms}, 7 * ms},
 		{"one outlier", []time.Duration{7 * ms, 7 * ms, 90 * ms, 7 * ms, 8 * ms}, 8 * ms},
 		{"twice is no outlier", []time.Duration{7 * ms, 90 * ms, 90 * ms, 7 * ms, 8 * ms}, 90 * ms},
@@ -60,8 +62,8 @@ func TestBadEstimatesAreForgotten(t *testing.T) {
 		f.step(f.submit(Request{ID: id, Model: 1, Rows: 1, Arrived: f.now, Deadline: f.now.Add(100 * ms)}))
 		f.run(f.now.Add(20 * ms))
 	}
-	if f.reasons[Infeasible] == 0 {
-		t.Error("the slow phase had no effect")
+	if lost := f.reasons[Infeasible] + f.reasons[TooLate]; lost < 50 {
+		t.Errorf("the slow phase had no effect: %v", f.reasons)
 	}
 	if f.reasons[Done] < 300 {
 		t.Errorf("it did not recover: %v", f.reasons)

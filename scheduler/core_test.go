@@ -170,6 +170,55 @@ func TestBestEffortIsNotStarved(t *testing.T) {
 	}
 }
 
+// Requests of one row and of several come in one step: each is given up in time.
+func TestMixedRowsAreNotCompletedAfterTheirDeadline(t *testing.T) {
+	for _, order := range [][]int{{1, 2}, {2, 1}, {1, 1, 3}} {
+		f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+		f.start(resnets(1, 1, 100))
+		f.ask(1, 0, 100)
+		f.fate = func(a Action) fakeFate { return fakeFate{silent: true} }
+		f.run(Instant(30 * ms)) // The device has 100, and does not answer.
+		var events []Event
+		for i, rows := range order {
+			r := Request{ID: RequestID(i + 1), Model: 1, Rows: rows, Arrived: f.now}
+			if rows == 1 {
+				r.Deadline = f.now.Add(20 * ms)
+			}
+			events = append(events, f.submit(r))
+		}
+		f.step(events...)
+		f.run(Instant(50 * ms))
+		if want := len(order) - 1; order[0] < 3 && f.reasons[TooLate] == 0 || f.reasons[TooLate] > want {
+			t.Errorf("rows %v: %v", order, f.reasons)
+		}
+	}
+}
+
+// A model rests on the first device, where it has failed: that is no reason to let
+// it wait when another one is idle.
+func TestDeviceThatFailsDoesNotKeepWorkFromOthers(t *testing.T) {
+	f := warmed(t, 2, 1, 1)
+	f.fate = func(a Action) fakeFate {
+		if a.Worker == "w1" {
+			return fakeFate{outcome: Failed, duration: ms}
+		}
+		return fakeFate{duration: trueTime(a)}
+	}
+	f.ask(1, 0, 1)
+	f.run(Instant(5 * ms))
+	if f.reasons[ExecutionFailed] != 1 {
+		t.Fatalf("requests: %v", f.reasons)
+	}
+	f.ask(1, 0, 2)
+	if f.actions != 2 {
+		t.Error("the next request waits, although w2 is idle")
+	}
+	f.run(Instant(20 * ms))
+	if f.reasons[Done] != 1 {
+		t.Errorf("requests: %v", f.reasons)
+	}
+}
+
 // Whatever always fails is tried again, but not in a hot loop.
 func TestFailuresDoNotLoop(t *testing.T) {
 	for _, test := range []struct {

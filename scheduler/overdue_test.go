@@ -140,6 +140,24 @@ func silent(t *testing.T, steps *int) *fakeFleet {
 	return f
 }
 
+// A result that was abandoned comes late, while another one of that device is still
+// overdue: that is not a stall of the caller, and lets nobody else have more time.
+func TestLateResultBuysOthersNoTime(t *testing.T) {
+	p, out := hung(t)
+	late, moved := out.Abandoned[1], out.Actions[0]
+	if moved.Worker != "w2" {
+		t.Fatalf("%+v, want it on w2", moved)
+	}
+	overdue := p.now.Add(moved.Expected + 400*ms)
+	out.Reset()
+	p.Step(overdue.Add(-ms), []Event{Finished{&Result{Action: late, Engine: 3 * ms}}}, out)
+	out.Reset()
+	p.Step(overdue, nil, out)
+	if !slices.Contains(out.Abandoned, moved.ID) {
+		t.Errorf("%v are abandoned, want #%d among them", out.Abandoned, moved.ID)
+	}
+}
+
 // However far ahead devices are given work.
 func TestOverdueDeviceGetsNothingNew(t *testing.T) {
 	f := newFakeFleet(newEDF(Options{ScheduleAhead: 2 * time.Second}), t.Fatalf)

@@ -219,6 +219,60 @@ func TestDeviceThatFailsDoesNotKeepWorkFromOthers(t *testing.T) {
 	}
 }
 
+// Of idle devices the one that is done first is used, also when both kinds are in
+// one worker.
+func TestTheFasterKindIsUsed(t *testing.T) {
+	for _, together := range []bool{true, false} {
+		s := resnets(2, 1, 100)
+		slow, fast := s.Workers[0].Devices[0], s.Workers[1].Devices[0]
+		slow.Kind, slow.Resident, fast.Resident = "K80", []Resident{{1, 7}}, []Resident{{1, 7}}
+		s.Profiles = append(s.Profiles, Profile{Model: 1, DeviceKind: "K80", Execution: []RowsTime{{16, 90 * ms}}})
+		s.Workers[0].Devices, s.Workers[1].Devices = []Device{slow}, []Device{fast}
+		if together {
+			s.Workers[0].Devices, s.Workers = []Device{slow, fast}, s.Workers[:1]
+		}
+		p := newEDF(Options{})
+		var out Decisions
+		p.Step(1, []Event{Start{s}}, &out)
+		p.Step(2, []Event{Submit{&Request{ID: 1, Model: 1, Rows: 1}}}, &out)
+		if len(out.Actions) != 1 || p.actions[out.Actions[0].ID].place.device.kind != "V100" {
+			t.Errorf("in one worker: %v: %+v", together, out.Actions)
+		}
+	}
+}
+
+// What is said of a model may come in any order.
+func TestModelIsUsableOnceAllIsKnown(t *testing.T) {
+	m, profile := resnet(1, "V100")
+	events := []Event{ModelAdded{&m}, ProfileChanged{&profile}, Held{"w1", []ModelID{1}}}
+	for first := range events {
+		for second := range events {
+			if first == second {
+				continue
+			}
+			third := 3 - first - second
+			f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+			s := resnets(1, 0, 100)
+			s.Workers[0].Holds = nil
+			f.start(s)
+			f.models[1], f.workers["w1"].spec.Holds = m, []ModelID{1}
+			f.step(events[first])
+			f.step(events[second])
+			f.ask(1, 0, 1)
+			f.step(events[third])
+			f.ask(1, 0, 2)
+			f.run(Instant(100 * ms))
+			if lost := f.reasons[UnknownModel] + f.reasons[NoWorker]; lost != 1 || f.reasons[Done] != 1 {
+				t.Errorf("after %T, %T and %T: %v", events[first], events[second], events[third], f.reasons)
+			}
+			f.step(ModelRemoved{1})
+			if n := f.policy.(*core).models[1].usable; n != 0 {
+				t.Errorf("it has been removed and is usable at %d places", n)
+			}
+		}
+	}
+}
+
 // Whatever always fails is tried again, but not in a hot loop.
 func TestFailuresDoNotLoop(t *testing.T) {
 	for _, test := range []struct {

@@ -16,7 +16,6 @@ func (p *core) workerUp(w *Worker) {
 		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
 			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
-		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
 		up.devices = append(up.devices, d)
 	}
 	p.listDevices()
@@ -105,6 +104,7 @@ func (p *core) listDevices() {
 	}
 	for i, d := range p.devices {
 		d.order = i
+		p.uneven = p.uneven || d.kind != p.devices[0].kind
 		for _, pl := range d.resident {
 			pl.model.runs.put(i, pl.usable())
 		}

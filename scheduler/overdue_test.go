@@ -176,7 +176,7 @@ func TestOverdueDeviceGetsNothingNew(t *testing.T) {
 // A long batch is over early, and the short one behind it is not answered: that
 // is overdue before the long one would have been.
 func TestShortBatchBehindALongOneIsOverdue(t *testing.T) {
-	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{ScheduleAhead: time.Second}), t.Fatalf)
 	s := resnets(1, 2, 100)
 	s.Profiles[0].Execution = []RowsTime{{16, 300 * ms}}
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}

@@ -27,20 +27,22 @@ func TestEveryRequestIsCompletedOnceInTime(t *testing.T) {
 
 // wild is a fleet that things happen to.
 type wild struct {
-	t      *rapid.T
-	f      *fakeFleet
-	state  *State
-	ids    RequestID
-	models ModelID
-	calm   bool
-	poison RequestID // so many-th requests kill
-	pace   time.Duration
-	slow   map[string]int           // how many times slower devices of a worker are
-	far    map[string]time.Duration // how much later its results are
+	t       *rapid.T
+	f       *fakeFleet
+	state   *State
+	ids     RequestID
+	models  ModelID
+	calm    bool
+	poison  RequestID // so many-th requests kill
+	pace    time.Duration
+	slow    map[string]int           // how many times slower devices of a worker are
+	far     map[string]time.Duration // how much later its results are
+	removed map[ModelID]bool
+	untold  []Event // models and profiles that the policy has not heard of yet
 }
 
 func newWild(t *rapid.T) *wild {
-	w := &wild{t: t, slow: make(map[string]int), far: make(map[string]time.Duration)}
+	w := &wild{t: t, slow: make(map[string]int), far: make(map[string]time.Duration), removed: make(map[ModelID]bool)}
 	options := Options{
 		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
 		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
@@ -79,7 +81,23 @@ func newWild(t *rapid.T) *wild {
 		w.state.Workers = append(w.state.Workers, spec)
 	}
 	w.f.fate = w.fate
-	w.f.start(w.state)
+	told := &State{Workers: w.state.Workers}
+	later := func() bool { return rapid.IntRange(0, 4).Draw(t, "later") == 4 }
+	for _, m := range w.state.Models {
+		if w.f.models[m.ID] = m; later() {
+			w.untold = append(w.untold, ModelAdded{&m})
+		} else {
+			told.Models = append(told.Models, m)
+		}
+	}
+	for _, f := range w.state.Profiles {
+		if later() {
+			w.untold = append(w.untold, ProfileChanged{&f})
+		} else {
+			told.Profiles = append(told.Profiles, f)
+		}
+	}
+	w.f.start(told)
 	return w
 }
 
@@ -139,7 +157,7 @@ func (w *wild) operation() {
 		names[i] = spec.Name
 	}
 	var e Event
-	switch rapid.IntRange(0, 22).Draw(w.t, "operation") {
+	switch rapid.IntRange(0, 25).Draw(w.t, "operation") {
 	case 16, 17:
 		name := rapid.SampledFrom(names).Draw(w.t, "reporter")
 		if !w.f.workers[name].up {
@@ -147,11 +165,31 @@ func (w *wild) operation() {
 		}
 		e = w.report(name)
 	case 18:
-		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed")), true}
+		id := ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed"))
+		if w.removed[id] {
+			return
+		}
+		e = ModelBlamed{id, true}
 	case 19:
 		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "pardoned")), false}
 	case 20:
 		e = PolicyChanged{rapid.SampledFrom(Policies()).Draw(w.t, "changed to")}
+	case 23, 24:
+		if len(w.untold) == 0 {
+			return
+		}
+		e, w.untold = w.untold[0], w.untold[1:]
+	case 25:
+		if rapid.IntRange(0, 3).Draw(w.t, "removes") > 0 {
+			return
+		}
+		id := ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "removed"))
+		w.removed[id] = true
+		w.untold = slices.DeleteFunc(w.untold, func(e Event) bool { // or it would come again
+			added, ok := e.(ModelAdded)
+			return ok && added.Model.ID == id
+		})
+		e = ModelRemoved{id}
 	case 21:
 		w.slow[rapid.SampledFrom(names).Draw(w.t, "paced")] = rapid.IntRange(0, 4).Draw(w.t, "slower")
 		return

@@ -273,6 +273,28 @@ func TestModelIsUsableOnceAllIsKnown(t *testing.T) {
 	}
 }
 
+// A result has weights evicted, and in the same step their worker is lost, or there
+// is another one of its name: the eviction is not for that one.
+func TestNothingIsSentToAWorkerThatIsGone(t *testing.T) {
+	for _, test := range []struct {
+		then Event
+		want int // actions
+	}{
+		{WorkerDown{Name: "w1"}, 0},
+		{WorkerUp{&Worker{Name: "w1", Devices: []Device{{Kind: "V100", Pages: 100}}}}, 0},
+		{WorkerUp{&Worker{Name: "w1", Devices: []Device{{Kind: "V100", Pages: 100, Resident: []Resident{{1, 7}}}}}}, 1},
+	} {
+		f := warmed(t, 1, 1, 1)
+		f.ask(1, 0, 1)
+		f.step(ModelRemoved{1})
+		var out Decisions
+		f.policy.Step(Instant(5*ms), []Event{Finished{&Result{Action: 1, Engine: 3 * ms}}, test.then}, &out)
+		if len(out.Actions) != test.want || len(f.policy.(*core).actions) != test.want {
+			t.Errorf("after %+v: %+v", test.then, out.Actions)
+		}
+	}
+}
+
 // Whatever always fails is tried again, but not in a hot loop.
 func TestFailuresDoNotLoop(t *testing.T) {
 	for _, test := range []struct {

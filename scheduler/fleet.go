@@ -71,6 +71,8 @@ func (p *core) drop(name string) (lost []*action) {
 			p.leave(pl)
 		}
 	}
+	// What this step has decided for it would reach the next one of its name.
+	p.out.Actions = slices.DeleteFunc(p.out.Actions, func(a Action) bool { return a.Worker == name })
 	gone := func(d *device) bool { return d.gone }
 	p.stirred = slices.DeleteFunc(p.stirred, gone)
 	p.changed.devices = slices.DeleteFunc(p.changed.devices, gone)

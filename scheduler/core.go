@@ -25,11 +25,12 @@ type core struct {
 	keys     []Instant // by slot of the model: how urgent its head is; never: nothing waits
 	slots    []int32   // that are free
 
-	alarms  alarms
-	roomy   bitset    // devices, by order, that have room
-	stirred []*device // with room, and not looked at since
-	moved   []*model  // may run where they could not before
-	changed struct {  // whose alarms have to be set
+	alarms   alarms
+	roomy    bitset    // devices, by order, that have room
+	declined bitset    // scratch: devices that run nothing of what is offered
+	stirred  []*device // with room, and not looked at since
+	moved    []*model  // may run where they could not before
+	changed  struct {  // whose alarms have to be set
 		models  []*model
 		devices []*device
 	}

@@ -44,7 +44,6 @@ func (p *core) furnish(up *worker, w *Worker) {
 		if d.gone { // Another one of its name came after it.
 			return
 		}
-		p.uneven = p.uneven || spec.Kind != p.devices[0].kind
 		for _, id := range w.Holds {
 			p.place(d, id).hold(true)
 		}
@@ -91,6 +90,8 @@ func (p *core) drop(name string) (lost []*action) {
 			p.leave(pl)
 		}
 	}
+	// What this step has decided for it would reach the next one of its name.
+	p.out.Actions = slices.DeleteFunc(p.out.Actions, func(a Action) bool { return a.Worker == name })
 	gone := func(d *device) bool { return d.gone }
 	p.stirred = slices.DeleteFunc(p.stirred, gone)
 	p.changed.devices = slices.DeleteFunc(p.changed.devices, gone)
@@ -124,6 +125,7 @@ func (p *core) listDevices() {
 	}
 	for i, d := range p.devices {
 		d.order = i
+		p.uneven = p.uneven || d.kind != p.devices[0].kind
 		for _, pl := range d.resident {
 			pl.model.runs.put(i, pl.usable())
 		}

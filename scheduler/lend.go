@@ -12,6 +12,7 @@ func (p *core) lend(worker string, index, pages int) {
 	d.lending = max(0, pages)
 	p.lends = true
 	d.lent = min(d.lent, d.lending)
+	p.placing = true
 }
 
 // makeRoom lends what has been asked for, all at once: pages that are free, and

@@ -38,8 +38,8 @@ func (p *core) finished(res *Result) {
 			return
 		}
 	}
-	if a.Kind != Infer {
-		p.placing = true
+	if a.Kind != Infer || a.place.running == 0 && len(p.cold)+len(p.warm) > 0 {
+		p.placing = true // There may be room, or weights that can make it.
 	}
 	p.touch(a.place.device)
 	p.evictRemoved(a.place)

@@ -102,7 +102,6 @@ func (p *core) placeWeights() {
 	p.placing = false
 	if look {
 		p.nextLook = p.now.Add(lookEvery)
-		p.wakeAt(p.nextLook)
 	}
 	open, idle := false, false
 	for _, d := range p.devices {
@@ -110,7 +109,10 @@ func (p *core) placeWeights() {
 		idle = idle || d.idle()
 	}
 	if !open {
-		return
+		return // and an event will tell
+	}
+	if look {
+		p.wakeAt(p.nextLook)
 	}
 	for _, n := range p.demands(idle, look) {
 		p.load(n)
@@ -131,7 +133,7 @@ func (p *core) spread() {
 	for range min(lookAt, len(p.listed)) {
 		p.spreading = (p.spreading + 1) % len(p.listed)
 		m := p.listed[p.spreading]
-		if !m.known || m.stopped || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
+		if !m.known || m.stopped || !m.answered || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
 			continue
 		}
 		var best *place
@@ -251,7 +253,7 @@ func (p *core) outlook(m *model) (ready, drained Instant) {
 	if !m.Batched {
 		full, batches = 1, m.waiting
 	}
-	work := fastest.execution(p.now, full) * time.Duration(batches) / time.Duration(devices)
+	work := fastest.execution(p.now, min(full, m.rows)) * time.Duration(batches) / time.Duration(devices)
 	return ready, ready.Add(work)
 }
 
@@ -433,6 +435,9 @@ func (p *core) loss(pl *place) int {
 // copiesNeeded is on how many devices a model has to be for what is asked of it, in
 // full batches, if they are like that of the place.
 func (p *core) copiesNeeded(pl *place) int {
+	if !pl.timing.profiled {
+		return 0
+	}
 	full := pl.model.batchRows()
 	each := pl.execution(p.now, full).Seconds() / float64(full)
 	busy := pl.model.demand.now(p.now) / demandMemory.Seconds() * each

@@ -159,4 +159,3 @@ func TestPrioritiesUnderOverload(t *testing.T) {
 		}
 	}
 }
-

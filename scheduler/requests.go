@@ -112,7 +112,9 @@ func (p *core) enqueue(r *request) {
 	}
 	m.waiting++
 	m.rows += r.rows
-	m.mixed = m.mixed || r.rows > 1
+	if r.rows > 1 && !m.mixed {
+		m.mixed, m.expiry = true, p.firstExpiry(m)
+	}
 	if m.waiting == 1 {
 		m.active = len(p.active)
 		p.active = append(p.active, m)

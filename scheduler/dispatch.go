@@ -155,6 +155,20 @@ func (p *core) answered(pl *place, rows int) Instant {
 // send makes an Infer of the batch.
 func (p *core) send(pl *place, b *batch) {
 	a := &action{batch: make([]*request, 0, b.count())}
+	for _, r := range b.picked {
+		p.dequeue(r)
+		a.batch = append(a.batch, r)
+	}
+	if b.used > 0 {
+		p.dequeueParts(pl.model, a, b)
+	}
+	p.infer(pl, a, b.rows, b.expected, b.minDeadline)
+	p.strategy.sent(p, a)
+}
+
+// dequeueParts moves the parts of a batch from the queues of their model to the
+// action.
+func (p *core) dequeueParts(m *model, a *action, b *batch) {
 	for i := range b.parts[:b.used] {
 		part := &b.parts[i]
 		q := part.queue
@@ -163,7 +177,6 @@ func (p *core) send(pl *place, b *batch) {
 		q.timed = cut(q.timed, part.from, part.from+part.timed)
 		q.loose = cut(q.loose, 0, part.loose)
 	}
-	m := pl.model
 	for _, r := range a.batch {
 		r.waits = false
 		m.rows -= r.rows
@@ -175,8 +188,6 @@ func (p *core) send(pl *place, b *batch) {
 		}
 	}
 	p.lessWaits(m)
-	p.infer(pl, a, b.rows, b.expected, b.minDeadline)
-	p.strategy.sent(p, a)
 }
 
 // infer has a.batch executed, which waits no longer. deadline is the first of

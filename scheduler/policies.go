@@ -57,6 +57,7 @@ func (o Options) withDefaults() Options {
 func strategies() map[string]func(Options) strategy {
 	return map[string]func(Options) strategy{
 		"edf":    func(Options) strategy { return edf{} },
+		"fifo":   func(Options) strategy { return &fifo{} },
 		"orrery": func(Options) strategy { return &orrery{} },
 	}
 }

@@ -34,21 +34,32 @@ func (b *batch) count() (n int) {
 // fill makes a batch of timed[from:] and loose of a queue, by urgency, and then of
 // the other queues of its class: as many as have at most so many rows and meet
 // every deadline among them.
-func (p *core) fill(pl *place, q *queue, from, mostRows int) (b batch) {
-	start := p.begins(pl.device)
-	p.fillFrom(pl, &b, start, q, from, mostRows)
-	m := pl.model
+func (p *core) fill(pl *place, q *queue, from, mostRows int) batch {
+	b := p.fillOne(pl, q, from, mostRows)
+	p.fillUp(pl, &b, mostRows, never)
+	return b
+}
+
+// fillOne does so from that queue alone.
+func (p *core) fillOne(pl *place, q *queue, from, mostRows int) (b batch) {
+	p.fillFrom(pl, &b, p.begins(pl.device), q, from, mostRows, never)
+	return b
+}
+
+// fillUp adds requests of the other queues, the first rank first, as long as the
+// batch is answered by an instant.
+func (p *core) fillUp(pl *place, b *batch, mostRows int, by Instant) {
+	start, m := p.begins(pl.device), pl.model
 	for len(m.queues) > 1 && b.used < batchParts && b.rows > 0 && b.rows < mostRows && m.Batched {
 		next := b.nextQueue(m)
 		if next == nil {
-			break
+			return
 		}
 		least := start.Add(pl.execution(p.now, b.rows+1))
-		if p.fillFrom(pl, &b, start, next, next.since(least), mostRows) == 0 {
-			break
+		if p.fillFrom(pl, b, start, next, next.since(least), mostRows, by) == 0 {
+			return
 		}
 	}
-	return b
 }
 
 // nextQueue is the queue of the first rank that goes with the batch and has not
@@ -71,7 +82,7 @@ candidates:
 }
 
 // fillFrom adds requests of one queue, and says how many rows.
-func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, mostRows int) (added int) {
+func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, mostRows int, by Instant) (added int) {
 	part := part{queue: q, from: from}
 	age := p.options.BestEffortAge
 	for {
@@ -82,7 +93,7 @@ func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, most
 		if part.loose < len(q.loose) && (r == nil || moreUrgent(q.loose[part.loose], r, age)) {
 			r = q.loose[part.loose]
 		}
-		if r == nil || !p.join(pl, b, start, r, mostRows) {
+		if r == nil || !p.join(pl, b, start, r, mostRows, by) {
 			break
 		}
 		added += r.rows
@@ -100,8 +111,8 @@ func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, most
 }
 
 // join counts a request into a batch that starts at an instant, unless that would
-// have too many rows or miss a deadline.
-func (p *core) join(pl *place, b *batch, start Instant, r *request, mostRows int) bool {
+// have too many rows, miss a deadline, or end later than by.
+func (p *core) join(pl *place, b *batch, start Instant, r *request, mostRows int, by Instant) bool {
 	if b.rows > 0 && (b.rows+r.rows > mostRows || !pl.model.Batched) {
 		return false
 	}
@@ -110,7 +121,8 @@ func (p *core) join(pl *place, b *batch, start Instant, r *request, mostRows int
 	if r.Deadline != 0 && (deadline == 0 || r.Deadline < deadline) {
 		deadline = r.Deadline
 	}
-	if deadline != 0 && start.Add(expected) > deadline {
+	end := start.Add(expected)
+	if deadline != 0 && end > deadline || end > by {
 		return false
 	}
 	b.rows += r.rows

@@ -46,6 +46,7 @@ type core struct {
 	// to be on a device have to go, long after their records.
 	gone map[ModelID]bool
 
+	lastMiss Instant // when a request was last too late, or given up; 0: never
 	// leastLag is the shortest of the workers' lags, until lagFresh.
 	leastLag time.Duration
 	lagFresh Instant

@@ -68,7 +68,7 @@ func (p *core) eachInTime(pl *place, q *queue, g func(*request)) {
 func (p *core) inOrder(pl *place, all []*request) (b batch) {
 	start := p.begins(pl.device)
 	for i, r := range all {
-		if !p.join(pl, &b, start, r, pl.model.batchRows()) {
+		if !p.join(pl, &b, start, r, pl.model.batchRows(), never) {
 			break
 		}
 		b.picked = all[:i+1]

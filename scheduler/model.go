@@ -47,8 +47,8 @@ type model struct {
 	orphaned Instant
 	// changed: it is in core.changed. cold: it is in core.cold.
 	changed, cold bool
-	// missed is when a request was last too late.
-	missed Instant
+	// missed is when a request of each rank was last too late, or given up.
+	missed [ranks]Instant
 	// warm: wanted on so many devices although nothing waits.
 	warm int
 

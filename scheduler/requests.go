@@ -137,6 +137,9 @@ func (p *core) enqueue(r *request) {
 // rankShift leaves the lower bits of a key to instants of up to eighteen years.
 const rankShift = 59
 
+// ranks is how many ranks of requests there are.
+const ranks = 16
+
 // key orders the heads of models: by rank, then by urgency.
 func (p *core) key(r *request) Instant {
 	return Instant(r.rank)<<rankShift | min(r.urgency(p.options.BestEffortAge), 1<<rankShift-1)
@@ -219,9 +222,29 @@ func (p *core) again(r *request, started bool) {
 	}
 }
 
+// missed notes that a request is not answered for want of time.
+func (p *core) missed(r *request) { r.model.missed[r.rank], p.lastMiss = p.now, p.now }
+
+// givenUp is the end of a request that waits, or would, for the sake of others.
+func (p *core) givenUp(r *request) Completion {
+	p.missed(r)
+	best, _ := r.model.bestCase(p.now, r.rows)
+	return Completion{Reason: GivenUp, Possible: p.now.Add(best + p.lag() + p.backlog(r.model)), RetryAfter: p.backlog(r.model)}
+}
+
+// backlog is how long all that waits for a model would take its devices.
+func (p *core) backlog(m *model) time.Duration {
+	full := m.batchRows()
+	e, ok := m.fastest(p.now, full)
+	if !ok || m.rows == 0 {
+		return 0
+	}
+	return max(p.options.ScheduleAhead, e*time.Duration((m.rows+full-1)/full)/time.Duration(max(1, m.present)))
+}
+
 // tooLate ends a request that doesn't run and can't be answered in time.
 func (p *core) tooLate(r *request) {
-	r.model.missed = p.now
+	p.missed(r)
 	switch {
 	case r.started:
 		p.complete(r, Completion{Reason: DeadlinePassed})
@@ -229,7 +252,7 @@ func (p *core) tooLate(r *request) {
 		p.complete(r, Completion{Reason: NoWorker})
 	default:
 		best, _ := r.model.bestCase(p.now, r.rows)
-		p.complete(r, Completion{Reason: TooLate, Possible: p.now.Add(best + p.lag())})
+		p.complete(r, Completion{Reason: TooLate, Possible: p.now.Add(best + p.lag()), RetryAfter: p.backlog(r.model)})
 	}
 }
 

@@ -112,7 +112,7 @@ func (p *core) measured(pl *place, rows int, engine time.Duration) {
 	d := pl.device
 	was := d.pace.factor
 	if profiled := pl.timing.profiledTime(rows); profiled > 0 {
-		d.pace.record(p.now, float64(engine) / float64(profiled))
+		d.pace.record(p.now, float64(engine)/float64(profiled))
 	}
 	p.uneven = p.uneven || d.pace.factor > 0
 	if d.pace.factor == 0 {

@@ -288,13 +288,16 @@ const (
 	Unanswered
 	// ModelStopped: its model is blamed for the death of workers.
 	ModelStopped
+	// GivenUp: there is more than can be answered in time, and others go first or
+	// let batches be fuller.
+	GivenUp
 )
 
 // String is the reason's name.
 func (r Reason) String() string {
 	names := [...]string{"Done", "Rejected", "ExecutionFailed", "TooLate", "DeadlinePassed",
 		"Infeasible", "NoWorker", "NoRoom", "UnknownModel", "Cancelled",
-		"Poisonous", "Unanswered", "ModelStopped"}
+		"Poisonous", "Unanswered", "ModelStopped", "GivenUp"}
 	if r < 0 || int(r) >= len(names) {
 		return "unknown"
 	}
@@ -311,8 +314,8 @@ type Completion struct {
 	// Started says that it may have been executed, wholly or in part: a
 	// worker had it and did not refuse it.
 	Started bool
-	// Possible is, for Infeasible and TooLate, the earliest instant at which
-	// it could have been answered.
+	// Possible is, for Infeasible, TooLate and GivenUp, the earliest instant at
+	// which it could have been answered.
 	Possible Instant
 	// RetryAfter is when a retry makes sense. 0: unknown.
 	RetryAfter time.Duration

@@ -10,7 +10,6 @@ import (
 // nobody answers nothing and costs nothing: what is left is the simulator.
 type nobody struct{}
 
-
 func (nobody) Step(now scheduler.Instant, events []scheduler.Event, out *scheduler.Decisions) {
 	for _, e := range events {
 		if e, ok := e.(scheduler.Submit); ok {

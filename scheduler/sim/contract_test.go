@@ -92,7 +92,6 @@ type planner struct {
 	ended            *scheduler.Instant
 }
 
-
 func (p *planner) Step(now scheduler.Instant, events []scheduler.Event, out *scheduler.Decisions) {
 	for _, e := range events {
 		switch e := e.(type) {

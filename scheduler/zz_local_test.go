@@ -1,0 +1,8 @@
+package scheduler
+
+import (
+	"cmp"
+	"os"
+)
+
+func policyUnderTest() string { return cmp.Or(os.Getenv("POL"), "edf") }

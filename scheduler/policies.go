@@ -56,9 +56,10 @@ func (o Options) withDefaults() Options {
 // strategies are the strategies of the policies by name.
 func strategies() map[string]func(Options) strategy {
 	return map[string]func(Options) strategy{
-		"edf":    func(Options) strategy { return edf{} },
-		"fifo":   func(Options) strategy { return &fifo{} },
-		"orrery": func(Options) strategy { return &orrery{} },
+		"clockwork": func(Options) strategy { return clockwork{} },
+		"edf":       func(Options) strategy { return edf{} },
+		"fifo":      func(Options) strategy { return &fifo{} },
+		"orrery":    func(Options) strategy { return &orrery{} },
 	}
 }
 

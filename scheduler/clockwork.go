@@ -59,7 +59,11 @@ func largestFull(p *core, pl *place, q *queue) (b batch, latest Instant) {
 // full is a batch of that size, if there are enough requests, and its latest start.
 func full(p *core, pl *place, q *queue, size int) (b batch, latest Instant) {
 	expected := pl.execution(p.now, size)
-	from := q.since(p.begins(pl.device).Add(expected + clockworkAim))
+	start := p.begins(pl.device).Add(clockworkAim)
+	from := q.since(start.Add(expected))
+	for from < len(q.timed) && q.timed[from].rows > size && q.timed[from].Deadline < start.Add(pl.execution(p.now, q.timed[from].rows)) {
+		from++
+	}
 	waiting := len(q.timed) - from + len(q.loose)
 	if waiting == 0 || waiting < size && !pl.model.mixed {
 		return b, 0

@@ -49,6 +49,15 @@ func TestClockworkTakesTheEarliestLatestStart(t *testing.T) {
 	}
 }
 
+// One that is not in time with its several rows must not stop those behind it.
+func TestClockworkPassesOverSeveralRowsTooLate(t *testing.T) {
+	wide := within(1, 1, 20*ms)
+	wide.Rows = 16
+	if got, _ := decided("clockwork", warm(1, 1), []Request{wide, within(2, 1, 0)}); !slices.Equal(got, []string{"w1: [2]"}) {
+		t.Errorf("sent %q", got)
+	}
+}
+
 // Requests of several rows need not add up to a size.
 func TestClockworkRunsRequestsOfSeveralRows(t *testing.T) {
 	var requests []Request

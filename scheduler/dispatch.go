@@ -65,6 +65,11 @@ func (p *core) serve(d *device) {
 
 // offer finds devices for what waits for a model.
 func (p *core) offer(m *model) {
+	for _, q := range m.queues {
+		if q.bound != nil {
+			p.touch(q.bound)
+		}
+	}
 	for m.waiting > 0 {
 		d := p.roomiest(m)
 		if d == nil {
@@ -110,6 +115,9 @@ func (p *core) touch(d *device) {
 	if !d.changed {
 		d.changed = true
 		p.changed.devices = append(p.changed.devices, d)
+	}
+	if d.execution.late(p.now, p.options.ScheduleAhead) {
+		p.mayBeUnfit(d)
 	}
 	room := p.hasRoom(d)
 	p.roomy.put(d.order, room)
@@ -180,6 +188,9 @@ func (p *core) dequeueParts(m *model, a *action, b *batch) {
 	for _, r := range a.batch {
 		r.waits = false
 		m.rows -= r.rows
+		if r.bound != nil {
+			r.bound.bound--
+		}
 	}
 	m.waiting -= len(a.batch)
 	for i := range b.parts[:b.used] {

@@ -13,8 +13,8 @@ func (p *core) workerUp(w *Worker) {
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
 	p.workers = slices.Insert(p.workers, i, up)
 	for i, spec := range w.Devices {
-		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
-			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
+		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, speed: speed(w.Speed),
+			pages: spec.Pages, pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
 		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
 		up.devices = append(up.devices, d)

@@ -112,6 +112,9 @@ func (p *core) enqueue(r *request) {
 	}
 	m.waiting++
 	m.rows += r.rows
+	if r.bound != nil {
+		r.bound.bound++
+	}
 	if r.rows > 1 && !m.mixed {
 		m.mixed, m.expiry = true, p.firstExpiry(m)
 	}
@@ -177,6 +180,9 @@ func (p *core) dequeue(r *request) {
 	r.waits = false
 	m.waiting--
 	m.rows -= r.rows
+	if r.bound != nil {
+		r.bound.bound--
+	}
 	if r.deaths > 0 {
 		i := slices.Index(m.suspects, r)
 		m.suspects = slices.Delete(m.suspects, i, i+1)

@@ -1,8 +1,0 @@
-package scheduler
-
-import (
-	"cmp"
-	"os"
-)
-
-func policyUnderTest() string { return cmp.Or(os.Getenv("POL"), "edf") }

@@ -57,6 +57,7 @@ func (o Options) withDefaults() Options {
 func strategies() map[string]func(Options) strategy {
 	return map[string]func(Options) strategy{
 		"clockwork":      func(Options) strategy { return clockwork{} },
+		"deferred":       func(Options) strategy { return deferred{} },
 		"edf":            func(Options) strategy { return edf{} },
 		"fifo":           func(Options) strategy { return &fifo{} },
 		"lottery":        func(o Options) strategy { return newLottery(o.Seed) },

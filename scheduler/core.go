@@ -68,6 +68,8 @@ type strategy interface {
 	// choose is what a device that has room runs next; no rows: nothing now. When
 	// time alone will change that, it says so by reconsider.
 	choose(p *core, d *device) (*place, batch)
+	// spreads says that free pages are used for further copies of what is in demand.
+	spreads() bool
 	// sent and finished are told of each batch.
 	sent(p *core, a *action)
 	finished(p *core, a *action, res *Result)
@@ -124,7 +126,7 @@ func (p *core) take(e Event) {
 	case Finished:
 		p.finished(e.Result)
 	case WorkerUp:
-		p.workerUp(e.Worker)
+		p.workersUp(e.Worker)
 	case WorkerDown:
 		p.workerDown(e.Name, e.Died)
 	case Reported:
@@ -157,9 +159,11 @@ func (p *core) start(s *State) {
 	for _, f := range s.Profiles {
 		p.profileChanged(&f)
 	}
-	for _, w := range s.Workers {
-		p.workerUp(&w)
+	workers := make([]*Worker, len(s.Workers))
+	for i := range s.Workers {
+		workers[i] = &s.Workers[i]
 	}
+	p.workersUp(workers...)
 }
 
 // wakeAt asks for a step at t, unless that is not in the future: then only an

@@ -126,6 +126,7 @@ type device struct {
 	transfer         lane
 	loading          int // LoadWeights in transfer
 	pace             pace
+	evictions        evictionBudget
 	alarm            alarm
 	stirred          bool // it is in core.stirred
 	changed          bool // it is in core.changed
@@ -253,6 +254,7 @@ func (pl *place) recount() {
 		c.lacksWeights(pl.model)
 	}
 	pl.countedUsable, pl.countedPresent = usable, present
+	pl.device.core.keepPinned(pl.model)
 }
 
 // backOff keeps a place that fails from being tried again at once.

@@ -145,7 +145,7 @@ func (p *core) stirAll() {
 // mayRun says whether a batch of the model may be sent to where its weights
 // are now. A suspect model is only tried out.
 func (p *core) mayRun(pl *place) bool {
-	return pl.model.waiting > 0 && pl.model.doubt.level == innocent && pl.usable() && pl.backOff.until <= p.now
+	return pl.model.waiting > 0 && pl.model.doubt.level == innocent && pl.countedUsable > 0 && pl.backOff.until <= p.now
 }
 
 // begins is when the result of a batch that takes no time would be there if it

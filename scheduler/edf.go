@@ -13,6 +13,7 @@ type edf struct{ plain }
 type plain struct{}
 
 func (plain) admit(*core, *request) (Completion, bool) { return Completion{}, true }
+func (plain) spreads() bool                            { return false }
 func (plain) sent(*core, *action)                      {}
 func (plain) finished(*core, *action, *Result)         {}
 

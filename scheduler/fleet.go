@@ -5,9 +5,24 @@ import (
 	"slices"
 )
 
-// workerUp adds a worker; one of the same name is replaced.
-func (p *core) workerUp(w *Worker) {
-	lost := p.drop(w.Name)
+// workersUp adds workers; one of the same name as another is replaced.
+func (p *core) workersUp(specs ...*Worker) {
+	var lost []*action
+	var up []*worker
+	for _, w := range specs {
+		lost = append(lost, p.drop(w.Name)...)
+		up = append(up, p.enter(w))
+	}
+	p.listDevices()
+	for i, w := range specs {
+		p.furnish(up[i], w)
+	}
+	p.placing = true
+	p.recover(lost)
+}
+
+// enter makes the record of a worker.
+func (p *core) enter(w *Worker) *worker {
 	up := &worker{name: w.Name, heard: p.now}
 	up.trip.seed = p.options.NetworkLag
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
@@ -16,27 +31,31 @@ func (p *core) workerUp(w *Worker) {
 		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, speed: speed(w.Speed),
 			pages: spec.Pages, pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
-		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
+		d.evictions = evictionBudget{evictionBurst, p.now}
 		up.devices = append(up.devices, d)
 	}
-	p.listDevices()
+	return up
+}
+
+// furnish notes what is on a new worker.
+func (p *core) furnish(up *worker, w *Worker) {
 	for i, spec := range w.Devices {
 		d := up.devices[i]
+		if d.gone { // Another one of its name came after it.
+			return
+		}
+		p.uneven = p.uneven || spec.Kind != p.devices[0].kind
 		for _, id := range w.Holds {
 			p.place(d, id).hold(true)
 		}
 		for _, r := range spec.Resident {
 			p.place(d, r.Model).become(resident, r.Pages)
 		}
-		p.touch(d)
-	}
-	p.placing = true
-	for _, d := range up.devices {
 		for _, pl := range slices.Clone(d.resident) {
 			p.evictRemoved(pl)
 		}
+		p.touch(d)
 	}
-	p.recover(lost)
 }
 
 func (p *core) workerDown(name string, died bool) {
@@ -140,6 +159,7 @@ func (p *core) forget(m *model) {
 		delete(p.models, m.ID)
 		p.alarms.set(&m.alarm, 0)
 		p.slots = append(p.slots, m.slot)
+		p.listed = slices.DeleteFunc(p.listed, func(l *model) bool { return l == m })
 	}
 }
 
@@ -156,6 +176,7 @@ func (p *core) model(id ModelID) *model {
 			p.keys = append(p.keys, never)
 		}
 		p.models[id] = m
+		p.listed = append(p.listed, m)
 	}
 	return m
 }
@@ -203,6 +224,7 @@ func (p *core) modelAdded(spec *Model) {
 	delete(p.gone, spec.ID)
 	m.Model, m.known, m.removed = *spec, true, false
 	m.refresh()
+	p.keepPinned(m)
 }
 
 func (p *core) modelRemoved(id ModelID) {

@@ -52,6 +52,8 @@ type model struct {
 	// warm: wanted on so many devices although nothing waits.
 	warm int
 
+	demand demanded
+
 	doubt    doubt
 	trials   int  // Infers that are trials, but for abandoned ones
 	wary     bool // in core.wary

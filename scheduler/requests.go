@@ -26,6 +26,7 @@ func (p *core) submit(given *Request) {
 	if m != nil {
 		m = resolve(m)
 		r.model = m
+		m.demand.add(p.now, r.rows)
 	}
 	switch {
 	case m == nil || !m.known:
@@ -84,15 +85,45 @@ const lagLasts = 20 * time.Millisecond
 // to be done.
 func (p *core) feasible(r *request) bool {
 	best, _ := r.model.bestCase(p.now, r.rows)
-	return r.Deadline >= p.now.Add(best+p.lag())
+	return r.Deadline >= p.now.Add(best+p.lag()+p.loadsAhead(r.model))
+}
+
+// loadsAhead is how long the weights of a model that is nowhere wait until the loads
+// that are wanted before it have begun.
+func (p *core) loadsAhead(m *model) time.Duration {
+	if m.present > 0 || len(p.devices) == 0 {
+		return 0
+	}
+	first := never
+	load := time.Duration(0)
+	for _, pl := range m.places {
+		if pl.usable() {
+			if at := pl.device.transfer.free(p.now); at < first {
+				first, load = at, pl.load(p.now)
+			}
+		}
+	}
+	if first == never {
+		return 0
+	}
+	before := len(p.cold)
+	if m.cold {
+		before--
+	}
+	return first.Sub(p.now) + load*time.Duration(before)/time.Duration(len(p.devices))
 }
 
 // refuse ends a request that can't be answered in time.
 func (p *core) refuse(r *request) {
 	best, cold := r.model.bestCase(p.now, r.rows)
-	possible := p.now.Add(best + p.lag())
+	ahead := p.loadsAhead(r.model)
+	possible := p.now.Add(best + p.lag() + ahead)
 	c := Completion{Reason: Infeasible, Possible: possible}
-	if cold > 0 && r.Deadline >= possible.Add(-cold) {
+	switch {
+	case cold == 0:
+	case r.Deadline >= possible.Add(-ahead): // There is too much to load.
+		c.RetryAfter = ahead
+	case r.Deadline >= possible.Add(-ahead-cold):
 		// Only the weights are missing. Refusing every such request and never
 		// loading would keep the model cold for ever.
 		c.RetryAfter = cold

@@ -134,6 +134,9 @@ func (p *core) penalise(pl *place) {
 
 // tidy forgets a place that nothing refers to any more.
 func (p *core) tidy(pl *place) {
+	if pl.held || pl.state != absent {
+		return
+	}
 	if pl.device.byModel[pl.model.ID] == pl && p.vacate(pl) {
 		if i := slices.Index(pl.device.places, pl); i >= 0 {
 			pl.device.places = slices.Delete(pl.device.places, i, i+1)

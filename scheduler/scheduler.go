@@ -34,6 +34,9 @@ type Model struct {
 	// Batched says that requests of one shape class may run together.
 	Batched      bool
 	WeightsBytes int64
+	// Pinned is on how many devices its weights are to be and to stay, also while
+	// nothing waits for it.
+	Pinned int
 }
 
 // Resident is a model whose weights are on a device.
@@ -132,7 +135,8 @@ type (
 		Worker string
 		Models []ModelID
 	}
-	// ModelAdded makes a model known; Held and ProfileChanged make it usable.
+	// ModelAdded makes a model known, or changes what was known of it; Held and
+	// ProfileChanged make it usable.
 	ModelAdded struct{ Model *Model }
 	// ModelRemoved ends a model; its waiting requests are completed.
 	ModelRemoved struct{ Model ModelID }

@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -34,14 +36,30 @@ func (p *core) wantWarm(m *model, devices int) {
 
 // weights is what the core keeps for placing weights.
 type weights struct {
-	warm []*model // wanted on a device although nothing waits
-	cold []*model // with waiting requests, and on no device
+	warm    []*model // wanted on a device although nothing waits
+	wanting []*model // scratch
+	cold    []*model // with waiting requests, and on no device
 	// placing: something has changed that may let weights be loaded. nextLook is
 	// when the models that wait are looked at without that.
 	placing  bool
 	nextLook Instant
-	cursor   int // in active
+	cursor   int  // in active
+	lends    bool // pages of a device are still to be lent
+	// listed are all models with a record, spreading is a cursor in it.
+	listed    []*model
+	spreading int
 }
+
+// keepPinned has the weights of a pinned model loaded as long as too few devices
+// have them.
+func (p *core) keepPinned(m *model) {
+	if m.known && !m.stopped && m.present < min(m.Pinned, m.usable) {
+		p.wantWarm(m, m.Pinned)
+	}
+}
+
+// pinnedHere says that the model would be on too few devices with one less.
+func (m *model) pinnedHere() bool { return m.known && m.present <= m.Pinned }
 
 // lacksWeights notes that requests wait for a model that is nowhere.
 func (p *core) lacksWeights(m *model) {
@@ -53,6 +71,16 @@ func (p *core) lacksWeights(m *model) {
 		}
 	}
 }
+
+// demandMemory is for how long a request counts as demand for its model's weights.
+const demandMemory = 10 * time.Second
+
+// demanded is how many rows of a model have been asked for of late.
+type demanded struct{ fading }
+
+func (d *demanded) add(now Instant, rows int) { d.fading.add(now, float64(rows), demandMemory) }
+
+func (d *demanded) now(now Instant) float64 { return d.fading.now(now, demandMemory) }
 
 // Models that wait, although they have weights somewhere, may want another device.
 // That is looked at now and then, for some of them, so that the cost does not grow
@@ -87,6 +115,53 @@ func (p *core) placeWeights() {
 	for _, n := range p.demands(idle, look) {
 		p.load(n)
 	}
+	if look && p.strategy.spreads() {
+		p.spread()
+	}
+}
+
+// spread has weights that are in demand loaded on further devices, as long as
+// these have free pages and transfer nothing: the next requests then find more
+// devices that can run them. Nothing is evicted for it, so that it ends.
+func (p *core) spread() {
+	open := slices.ContainsFunc(p.devices, func(d *device) bool { return d.free() > 0 && len(d.transfer.actions) == 0 })
+	if !open {
+		return
+	}
+	for range min(lookAt, len(p.listed)) {
+		p.spreading = (p.spreading + 1) % len(p.listed)
+		m := p.listed[p.spreading]
+		if !m.known || m.stopped || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
+			continue
+		}
+		var best *place
+		for _, pl := range m.places {
+			d := pl.device
+			if pl.state != absent || !pl.usable() || len(d.transfer.actions) > 0 || !p.mayLoad(d) || pl.backOff.until > p.now {
+				continue
+			}
+			if pages, _ := d.fits(m.WeightsBytes); pages <= d.free() && (best == nil || d.free() > best.device.free()) {
+				best = pl
+			}
+		}
+		if best != nil {
+			if p.options.Explain != nil {
+				p.options.Explain(fmt.Sprintf("model %d is in demand, and %s/%d has free pages", m.ID, best.device.worker, best.device.index))
+			}
+			p.bring(best)
+		}
+	}
+}
+
+// bring has the weights of a place loaded; there must be room.
+func (p *core) bring(pl *place) *action {
+	pages, _ := pl.device.fits(pl.model.WeightsBytes)
+	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.load(p.now)}}
+	pl.become(arriving, pages)
+	pl.device.loading++
+	p.act(pl, a)
+	pl.loadedBy = a.ID
+	return a
 }
 
 func (p *core) mayLoad(d *device) bool {
@@ -101,15 +176,16 @@ func (p *core) demands(someIdle, look bool) []demand {
 		m.cold = m.present == 0 && m.waiting > 0
 		return !m.cold
 	})
-	candidates := slices.Clone(p.cold)
+	candidates := append(p.wanting[:0], p.cold...)
 	if look {
 		for range min(lookAt, len(p.active)) {
 			p.cursor = (p.cursor + 1) % len(p.active)
-			if m := p.active[p.cursor]; !m.cold {
+			if m := p.active[p.cursor]; !m.cold && (someIdle || m.doubt.level != innocent || p.missedLately(m, ranks-1)) {
 				candidates = append(candidates, m)
 			}
 		}
 	}
+	p.wanting = candidates
 	for _, m := range candidates {
 		if m.usable == 0 {
 			continue
@@ -223,25 +299,39 @@ func (p *core) load(n demand) {
 	if best == nil {
 		return
 	}
+	if p.options.Explain != nil {
+		p.explainLoad(n, best.place, best.victims)
+	}
 	for _, v := range best.victims {
+		if p.loss(v) > p.loss(best.place)+lossMargin {
+			best.place.device.evictions.left--
+		}
 		p.evict(v)
 	}
-	pl := best.place
-	pages, _ := pl.device.fits(n.model.WeightsBytes)
-	a := &action{Action: Action{Kind: LoadWeights, Expected: pl.load(p.now)}}
+	a := p.bring(best.place)
 	if suspect {
 		a.trial = true
-		pl.device.host.trials++
+		best.place.device.host.trials++
 	}
-	pl.become(arriving, pages)
-	pl.device.loading++
-	p.act(pl, a)
-	pl.loadedBy = a.ID
+}
+
+func (p *core) explainLoad(n demand, to *place, victims []*place) {
+	why := "is wanted although nothing waits"
+	switch {
+	case n.model.waiting > 0 && n.model.present == 0:
+		why = "is nowhere, and requests wait"
+	case n.model.waiting > 0:
+		why = "is answered sooner from a further device"
+	}
+	p.options.Explain(fmt.Sprintf("model %d %s: %s/%d has it soonest", n.model.ID, why, to.device.worker, to.device.index))
+	for _, v := range victims {
+		p.options.Explain(fmt.Sprintf("model %d makes room: it will be missed least", v.model.ID))
+	}
 }
 
 // victims are the weights that have to go before a load: those that nobody
-// waits for first, the least recently used first; never any that are in use,
-// nor any that are needed more urgently than the ones that come.
+// waits for first, and of these the ones that will be missed least; never any that
+// are in use, nor any that are needed more urgently than the ones that come.
 func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	d := pl.device
 	pages, _ := d.fits(n.model.WeightsBytes)
@@ -252,16 +342,53 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 	if !n.mayEvict {
 		return nil, false
 	}
-	return p.cheapest(d, lacking, n.rank)
+	victims, ok = p.cheapest(d, lacking, n.rank)
+	if n.model.present > 0 && slices.ContainsFunc(victims, func(v *place) bool { return !p.yields(v, pl) }) {
+		return nil, false
+	}
+	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
+		return victims, ok
+	}
+	d.evictions.fill(p.now)
+	return victims, d.evictions.left >= 1
+}
+
+// yields says whether weights may go for a further copy of others. Else devices
+// would exchange copies for ever: what is asked for and would be nowhere else stays
+// unless the others need the copy, and so does what is asked for half as much.
+func (p *core) yields(v, to *place) bool {
+	if v.model.present == 1 && p.loss(v) > lossOfNone && to.model.present >= p.copiesNeeded(to) {
+		return false
+	}
+	return 2*v.model.demand.now(p.now) < to.model.demand.now(p.now)
+}
+
+// An exchange of weights that are asked for much more for others that are asked
+// for much less soon has to be undone. A device makes few of these.
+const (
+	lossMargin    = 3 // doublings
+	evictionRate  = 5 // a second
+	evictionBurst = 5
+)
+
+// evictionBudget is how many such exchanges a device may still make.
+type evictionBudget struct {
+	left float64
+	at   Instant
+}
+
+func (b *evictionBudget) fill(now Instant) {
+	b.left = min(evictionBurst, b.left+evictionRate*now.Sub(b.at).Seconds())
+	b.at = now
 }
 
 // cheapest are the weights that are given up for so many pages, if there are
-// enough: none that are waited for as urgently as rank.
+// enough: none that are waited for as urgently as rank, and none that are pinned.
 func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place, ok bool) {
 	var candidates []*place
 	reclaimable := 0
 	for _, v := range d.resident {
-		if v.running > 0 || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
+		if v.running > 0 || v.model.pinnedHere() || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
 			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= rank {
 			continue
 		}
@@ -274,6 +401,7 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 	slices.SortFunc(candidates, func(a, b *place) int {
 		return cmp.Or(
 			cmp.Compare(min(1, a.model.waiting), min(1, b.model.waiting)),
+			cmp.Compare(p.loss(a), p.loss(b)),
 			cmp.Compare(a.used, b.used),
 			cmp.Compare(a.model.ID, b.model.ID))
 	})
@@ -285,6 +413,39 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 	}
 	return nil, false
 }
+
+// loss is what would be missed without the weights of a place: the rows that come
+// for them, to within a doubling, in the share of the place. A copy beyond what the
+// model needs is missed least.
+func (p *core) loss(pl *place) int {
+	m := pl.model
+	rows := m.demand.now(p.now)
+	if m.present > p.copiesNeeded(pl) {
+		return math.MinInt
+	}
+	rows /= float64(max(1, m.present))
+	if rows < 0.25 {
+		return lossOfNone
+	}
+	return int(math.Ceil(math.Log2(rows)))
+}
+
+// copiesNeeded is on how many devices a model has to be for what is asked of it, in
+// full batches, if they are like that of the place.
+func (p *core) copiesNeeded(pl *place) int {
+	full := pl.model.batchRows()
+	each := pl.execution(p.now, full).Seconds() / float64(full)
+	busy := pl.model.demand.now(p.now) / demandMemory.Seconds() * each
+	return 1 + int(busy/copyShare)
+}
+
+const (
+	// lossOfNone is that of weights that are hardly asked for.
+	lossOfNone = -3
+	// copyShare is how much of a device one copy may keep busy before another one is
+	// needed: there are other models, and batches are not always full.
+	copyShare = 0.3
+)
 
 // evict takes the weights off the device. The pages count as free at once: the
 // worker carries out transfers in the order of the actions.

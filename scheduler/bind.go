@@ -8,7 +8,7 @@ import "math"
 
 // fit says that requests may be bound to a place.
 func (p *core) fit(pl *place) bool {
-	return pl != nil && !pl.device.gone && pl.usable() && pl.state == resident && pl.backOff.until <= p.now &&
+	return pl != nil && !pl.device.gone && pl.countedUsable > 0 && pl.state == resident && pl.backOff.until <= p.now &&
 		!pl.device.execution.late(p.now, p.options.ScheduleAhead)
 }
 

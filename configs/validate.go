@@ -49,7 +49,7 @@ func (c *Controller) Validate() error {
 	k.startup(c.Startup)
 	k.inference(c.Inference)
 	k.workers(c.Workers)
-	k.oneOf("scheduler.policy", c.Scheduler.Policy, "edf")
+	k.oneOf("scheduler.policy", c.Scheduler.Policy, "clockwork", "deferred", "edf", "fifo", "lottery", "orrery", "shortest_queue")
 	atLeast(&k, "scheduler.schedule_ahead", c.Scheduler.ScheduleAhead, 0)
 	atLeast(&k, "control.no_leader_timeout", c.Control.NoLeaderTimeout, time.Millisecond)
 	k.log(c.Log)

@@ -5,10 +5,12 @@ import "time"
 // batchParts is from how many queues a batch is made at most.
 const batchParts = 4
 
-// batch is a choice of requests that may run together, of one model and class.
+// batch is a choice of requests that may run together, of one model and class:
+// parts of queues, or else single requests.
 type batch struct {
 	parts       [batchParts]part
 	used        int // parts
+	picked      []*request
 	rows        int
 	expected    time.Duration
 	minDeadline Instant // 0: none has one
@@ -22,6 +24,7 @@ type part struct {
 
 // count is how many requests are in the batch.
 func (b *batch) count() (n int) {
+	n = len(b.picked)
 	for i := range b.parts[:b.used] {
 		n += b.parts[i].timed + b.parts[i].loose
 	}
@@ -81,7 +84,7 @@ candidates:
 // fillFrom adds requests of one queue, and says how many rows.
 func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, mostRows int, by Instant) (added int) {
 	part := part{queue: q, from: from}
-	age, batched := p.options.BestEffortAge, pl.model.Batched
+	age := p.options.BestEffortAge
 	for {
 		var r *request
 		if i := from + part.timed; i < len(q.timed) {
@@ -90,20 +93,9 @@ func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, most
 		if part.loose < len(q.loose) && (r == nil || moreUrgent(q.loose[part.loose], r, age)) {
 			r = q.loose[part.loose]
 		}
-		if r == nil || b.rows > 0 && (b.rows+r.rows > mostRows || !batched) {
+		if r == nil || !p.join(pl, b, start, r, mostRows, by) {
 			break
 		}
-		expected := pl.execution(p.now, b.rows+r.rows)
-		deadline := b.minDeadline
-		if r.Deadline != 0 && (deadline == 0 || r.Deadline < deadline) {
-			deadline = r.Deadline
-		}
-		end := start.Add(expected)
-		if deadline != 0 && end > deadline || end > by {
-			break
-		}
-		b.rows += r.rows
-		b.expected, b.minDeadline = expected, deadline
 		added += r.rows
 		if r.Deadline != 0 {
 			part.timed++
@@ -116,6 +108,26 @@ func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, most
 		b.used++
 	}
 	return added
+}
+
+// join counts a request into a batch that starts at an instant, unless that would
+// have too many rows, miss a deadline, or end later than by.
+func (p *core) join(pl *place, b *batch, start Instant, r *request, mostRows int, by Instant) bool {
+	if b.rows > 0 && (b.rows+r.rows > mostRows || !pl.model.Batched) {
+		return false
+	}
+	expected := pl.execution(p.now, b.rows+r.rows)
+	deadline := b.minDeadline
+	if r.Deadline != 0 && (deadline == 0 || r.Deadline < deadline) {
+		deadline = r.Deadline
+	}
+	end := start.Add(expected)
+	if deadline != 0 && end > deadline || end > by {
+		return false
+	}
+	b.rows += r.rows
+	b.expected, b.minDeadline = expected, deadline
+	return true
 }
 
 // firstTimed is the index of the first request with a deadline that can be met.

@@ -34,9 +34,10 @@ type core struct {
 		models  []*model
 		devices []*device
 	}
-	ripe   []*model // whose alarm has rung in this step
-	paused []*place // whose back-off ends
-	uneven bool     // not all devices are equally fast
+	unfit  []*device // may no longer run what is bound to them
+	ripe   []*model  // whose alarm has rung in this step
+	paused []*place  // whose back-off ends
+	uneven bool      // not all devices are equally fast
 
 	weights
 	suspects
@@ -101,10 +102,14 @@ func (p *core) Step(now Instant, events []Event, out *Decisions) {
 	p.ring()
 	p.abandonOverdue()
 	p.tryOutSuspects()
+	p.rebind()
 	p.dispatch()
 	p.ripen()
 	p.makeRoom()
 	p.placeWeights()
+	if p.rebind() { // from weights that were evicted
+		p.dispatch()
+	}
 	p.setAlarms()
 	p.out = nil
 }

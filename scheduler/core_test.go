@@ -141,6 +141,23 @@ func TestPolicyIsChangedUnderLoad(t *testing.T) {
 	}
 }
 
+// A request of several rows came behind one whose deadline had not been noted.
+func TestDeadlineIsKeptWhenSeveralRowsComeBehind(t *testing.T) {
+	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+	f.now = Instant(time.Second)
+	s := resnets(1, 1, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	f.start(s)
+	first := f.submit(Request{ID: 1, Model: 1, Rows: 16, Arrived: f.now})
+	f.step(first) // The device is busy for 17 ms.
+	f.step(f.submit(Request{ID: 2, Model: 1, Rows: 1, Arrived: f.now, Deadline: f.now.Add(10 * ms)}),
+		f.submit(Request{ID: 3, Model: 1, Rows: 2, Arrived: f.now}))
+	f.run(f.now.Add(100 * ms)) // The fleet checks that nothing ends after its deadline.
+	if f.reasons[TooLate] != 1 || f.reasons[Done] != 2 {
+		t.Errorf("%v", f.reasons)
+	}
+}
+
 // A request without a deadline ranks behind those with one, but not for ever.
 func TestBestEffortIsNotStarved(t *testing.T) {
 	f := newFakeFleet(newEDF(Options{BestEffortAge: time.Second}), t.Fatalf)

@@ -107,6 +107,7 @@ type device struct {
 	order     int // in core.devices
 	core      *core
 	kind      string
+	speed     float64
 	pages     int
 	pageBytes int64
 
@@ -129,6 +130,8 @@ type device struct {
 	alarm            alarm
 	stirred          bool // it is in core.stirred
 	changed          bool // it is in core.changed
+	bound            int  // waiting requests that only it is to run
+	unfit            bool // it is in core.unfit
 	gone             bool // with its worker
 }
 
@@ -237,6 +240,9 @@ func (pl *place) recount() {
 		}
 	}
 	pl.model.runs.put(pl.device.order, usable == 1 && pl.state == resident)
+	if usable == 0 || pl.state != resident {
+		pl.device.core.mayBeUnfit(pl.device)
+	}
 	pl.model.usable += usable - pl.countedUsable
 	pl.timing.usable += usable - pl.countedUsable
 	pl.model.present += present - pl.countedPresent

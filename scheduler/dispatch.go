@@ -66,8 +66,13 @@ func (p *core) serve(d *device) {
 // offer finds devices for what waits for a model.
 func (p *core) offer(m *model) {
 	clear(p.declined)
+	for _, q := range m.queues {
+		if q.bound != nil {
+			p.touch(q.bound)
+		}
+	}
 	for m.waiting > 0 {
-		d := p.roomiest(m)
+		d := p.roomiest(m, p.declined)
 		if d == nil {
 			return
 		}
@@ -82,11 +87,11 @@ func (p *core) offer(m *model) {
 }
 
 // roomiest is the device with room and the model's weights that can answer first,
-// of those that have not declined; nil when there is none.
-func (p *core) roomiest(m *model) (best *device) {
+// but for some; nil when there is none.
+func (p *core) roomiest(m *model, but bitset) (best *device) {
 	var soonest Instant
 	both(m.runs, p.roomy, func(i int) (stop bool) {
-		if p.declined.has(i) {
+		if but.has(i) {
 			return false
 		}
 		d := p.devices[i]
@@ -116,6 +121,9 @@ func (p *core) touch(d *device) {
 	if !d.changed {
 		d.changed = true
 		p.changed.devices = append(p.changed.devices, d)
+	}
+	if d.execution.late(p.now, p.options.ScheduleAhead) {
+		p.mayBeUnfit(d)
 	}
 	room := p.hasRoom(d)
 	p.roomy.put(d.order, room)
@@ -161,6 +169,20 @@ func (p *core) answered(pl *place, rows int) Instant {
 // send makes an Infer of the batch.
 func (p *core) send(pl *place, b *batch) {
 	a := &action{batch: make([]*request, 0, b.count())}
+	for _, r := range b.picked {
+		p.dequeue(r)
+		a.batch = append(a.batch, r)
+	}
+	if b.used > 0 {
+		p.dequeueParts(pl.model, a, b)
+	}
+	p.infer(pl, a, b.rows, b.expected, b.minDeadline)
+	p.strategy.sent(p, a)
+}
+
+// dequeueParts moves the parts of a batch from the queues of their model to the
+// action.
+func (p *core) dequeueParts(m *model, a *action, b *batch) {
 	for i := range b.parts[:b.used] {
 		part := &b.parts[i]
 		q := part.queue
@@ -169,10 +191,12 @@ func (p *core) send(pl *place, b *batch) {
 		q.timed = cut(q.timed, part.from, part.from+part.timed)
 		q.loose = cut(q.loose, 0, part.loose)
 	}
-	m := pl.model
 	for _, r := range a.batch {
 		r.waits = false
 		m.rows -= r.rows
+		if r.bound != nil {
+			r.bound.bound--
+		}
 	}
 	m.waiting -= len(a.batch)
 	for i := range b.parts[:b.used] {
@@ -181,8 +205,6 @@ func (p *core) send(pl *place, b *batch) {
 		}
 	}
 	p.lessWaits(m)
-	p.infer(pl, a, b.rows, b.expected, b.minDeadline)
-	p.strategy.sent(p, a)
 }
 
 // infer has a.batch executed, which waits no longer. deadline is the first of

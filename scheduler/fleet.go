@@ -28,8 +28,8 @@ func (p *core) enter(w *Worker) *worker {
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
 	p.workers = slices.Insert(p.workers, i, up)
 	for i, spec := range w.Devices {
-		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, pages: spec.Pages,
-			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
+		d := &device{core: p, worker: w.Name, host: up, index: i, kind: spec.Kind, speed: speed(w.Speed),
+			pages: spec.Pages, pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
 		d.evictions = evictionBudget{evictionBurst, p.now}
 		up.devices = append(up.devices, d)

@@ -58,8 +58,13 @@ func (o Options) withDefaults() Options {
 // strategies are the strategies of the policies by name.
 func strategies() map[string]func(Options) strategy {
 	return map[string]func(Options) strategy{
-		"edf":    func(Options) strategy { return edf{} },
-		"orrery": func(Options) strategy { return &orrery{} },
+		"clockwork":      func(Options) strategy { return clockwork{} },
+		"deferred":       func(Options) strategy { return deferred{} },
+		"edf":            func(Options) strategy { return edf{} },
+		"fifo":           func(Options) strategy { return &fifo{} },
+		"lottery":        func(o Options) strategy { return newLottery(o.Seed) },
+		"shortest_queue": func(Options) strategy { return &shortestQueue{} },
+		"orrery":         func(Options) strategy { return &orrery{} },
 	}
 }
 
@@ -97,10 +102,17 @@ func (p *core) changePolicy(name string) {
 		return
 	}
 	p.strategy = made(p.options)
+	p.readmit(func(*model, *queue) bool { return true })
+}
+
+// readmit has the strategy judge anew what waits in some queues.
+func (p *core) readmit(in func(*model, *queue) bool) {
 	var waiting []*request
 	for _, m := range p.active {
 		for _, q := range m.queues {
-			waiting = append(append(waiting, q.timed...), q.loose...)
+			if in(m, q) {
+				waiting = append(append(waiting, q.timed...), q.loose...)
+			}
 		}
 	}
 	slices.SortFunc(waiting, func(a, b *request) int { return cmp.Compare(a.seq, b.seq) })

@@ -292,7 +292,7 @@ func (w *wild) burst() {
 
 // policiesThatDefer are those that let a device wait for something better: what they
 // would choose changes with time alone.
-var policiesThatDefer = []string{}
+var policiesThatDefer = []string{"deferred", "clockwork"}
 
 // checkNothingIsLeftToDo is for the end of a step: no device that has room has
 // anything that its policy would run there now, or an event was missed.

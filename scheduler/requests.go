@@ -143,6 +143,9 @@ func (p *core) enqueue(r *request) {
 	}
 	m.waiting++
 	m.rows += r.rows
+	if r.bound != nil {
+		r.bound.bound++
+	}
 	if m.waiting == 1 {
 		m.active = len(p.active)
 		p.active = append(p.active, m)
@@ -209,6 +212,9 @@ func (p *core) dequeue(r *request) {
 	r.waits = false
 	m.waiting--
 	m.rows -= r.rows
+	if r.bound != nil {
+		r.bound.bound--
+	}
 	if r.deaths > 0 {
 		i := slices.Index(m.suspects, r)
 		m.suspects = slices.Delete(m.suspects, i, i+1)

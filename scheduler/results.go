@@ -128,6 +128,7 @@ func (p *core) penalise(pl *place) {
 	pl.backOff.fail(p.now, p.options.BackOff, p.options.MaxBackOff)
 	if pl.backOff.until != was {
 		p.paused = append(p.paused, pl)
+		p.mayBeUnfit(pl.device)
 	}
 }
 

@@ -30,7 +30,8 @@ func (a *app) clusterSetCommand() *cobra.Command {
   late_loads=reject   once the cluster serves it takes no further models (default)
   late_loads=admit    models are loaded and profiled beside the running schedule
   policy=NAME         requests are scheduled by this policy from now on; those that
-                      wait are handed over. There are ` + strings.Join(scheduler.Policies(), ", ") + `
+                      wait are handed over. There are
+                      ` + strings.Join(scheduler.Policies(), ", ") + `
   policy=default      each leader uses the policy of its configuration (default)
 
 What is not named stays as it is.`,

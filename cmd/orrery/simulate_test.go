@@ -131,7 +131,7 @@ func TestUsageOfSimulate(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                                    "say when requests come",
 		"--rate 1 --load 5":                   "--rate and --load exclude each other",
-		"--rate 1 --policy efd":               "the policies are edf",
+		"--rate 1 --policy efd":               "the policies are clockwork, deferred, edf, fifo, ",
 		"--rate 1 --compare edf,x":            `no scheduling policy "x"`,
 		"--rate 1 --fail w1":                  "write it as w1@10s or w1@10s+5s",
 		"--rate 1 --slow w1@10s":              "write it as w1@10s*3",

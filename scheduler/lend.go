@@ -11,6 +11,7 @@ func (p *core) lend(worker string, index, pages int) {
 	d := p.workers[i].devices[index]
 	d.lending = max(0, pages)
 	d.lent = min(d.lent, d.lending)
+	p.placing = true // in what is given back
 }
 
 // makeRoom lends what has been asked for, all at once: pages that are free, and

@@ -41,6 +41,7 @@ func (p *core) finished(res *Result) {
 	if a.Kind != Infer {
 		p.placing = true
 	}
+	p.relook = p.relook || len(p.warm) > 0
 	p.touch(a.place.device)
 	p.evictRemoved(a.place)
 	p.tidy(a.place)

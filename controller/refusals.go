@@ -46,6 +46,9 @@ func (d *dispatcher) explain(t *ticket, c *scheduler.Completion) *errs.Error {
 			t.modelName(), t.deadline.Sub(t.arrived).Round(time.Microsecond), c.Possible.Sub(t.arrived).Round(time.Microsecond))
 	case scheduler.TooLate:
 		return errs.New(errs.DeadlinePassed, "after %v in the queue the request for model %s can't be answered before its deadline any more", waited, t.modelName())
+	case scheduler.GivenUp:
+		return errs.New(errs.Overloaded, "more is asked of model %s than can be answered in time: after %v in the queue the request was given up for the sake of others; with %v left it would probably have been answered",
+			t.modelName(), waited, c.Possible.Sub(d.now()).Round(time.Millisecond))
 	case scheduler.DeadlinePassed:
 		return errs.New(errs.DeadlinePassed, "the deadline of the request for model %s passed, or could not be met any more, after %v, when it had been at a worker", t.modelName(), waited)
 	case scheduler.NoWorker:

@@ -120,7 +120,10 @@ func (p *core) fillFrom(pl *place, b *batch, start Instant, q *queue, from, most
 
 // firstTimed is the index of the first request with a deadline that can be met.
 func (p *core) firstTimed(pl *place, q *queue) int {
-	i := q.since(p.answered(pl, 1))
+	i := 0
+	if least := p.answered(pl, 1); len(q.timed) > 0 && q.timed[0].Deadline < least {
+		i = q.since(least)
+	}
 	for i < len(q.timed) && q.timed[i].rows > 1 && q.timed[i].Deadline < p.answered(pl, q.timed[i].rows) {
 		i++
 	}

@@ -25,11 +25,12 @@ type core struct {
 	keys     []Instant // by slot of the model: how urgent its head is; never: nothing waits
 	slots    []int32   // that are free
 
-	alarms  alarms
-	roomy   bitset    // devices, by order, that have room
-	stirred []*device // with room, and not looked at since
-	moved   []*model  // may run where they could not before
-	changed struct {  // whose alarms have to be set
+	alarms   alarms
+	roomy    bitset    // devices, by order, that have room
+	declined bitset    // scratch: devices that run nothing of what is offered
+	stirred  []*device // with room, and not looked at since
+	moved    []*model  // may run where they could not before
+	changed  struct {  // whose alarms have to be set
 		models  []*model
 		devices []*device
 	}
@@ -121,7 +122,7 @@ func (p *core) take(e Event) {
 	case Finished:
 		p.finished(e.Result)
 	case WorkerUp:
-		p.workerUp(e.Worker)
+		p.workersUp(e.Worker)
 	case WorkerDown:
 		p.workerDown(e.Name, e.Died)
 	case Reported:
@@ -154,9 +155,11 @@ func (p *core) start(s *State) {
 	for _, f := range s.Profiles {
 		p.profileChanged(&f)
 	}
-	for _, w := range s.Workers {
-		p.workerUp(&w)
+	workers := make([]*Worker, len(s.Workers))
+	for i := range s.Workers {
+		workers[i] = &s.Workers[i]
 	}
+	p.workersUp(workers...)
 }
 
 // wakeAt asks for a step at t, unless that is not in the future: then only an

@@ -20,7 +20,9 @@ func TestEstimateIgnoresOneOutlier(t *testing.T) {
 	}{
 		{"nothing measured: the profile", nil, 10 * ms},
 		{"few, below the profile: still the profile", []time.Duration{7 * ms, 7 * ms}, 10 * ms},
-		{"few, above the profile", []time.Duration{12 * ms}, 12 * ms},
+		{"one, above the profile: an outlier", []time.Duration{12 * ms}, 10 * ms},
+		{"few, above the profile", []time.Duration{12 * ms, 14 * ms}, 12 * ms},
+		{"few, one of them above the profile", []time.Duration{7 * ms, 14 * ms, 7 * ms}, 10 * ms},
 		{"five: the profile no longer counts", []time.Duration{7 * ms, 7 * ms, 7 * ms, 7 * ms, 7 * ms}, 7 * ms},
 		{"one outlier", []time.Duration{7 * ms, 7 * ms, 90 * ms, 7 * ms, 8 * ms}, 8 * ms},
 		{"twice is no outlier", []time.Duration{7 * ms, 90 * ms, 90 * ms, 7 * ms, 8 * ms}, 90 * ms},
@@ -60,8 +62,8 @@ func TestBadEstimatesAreForgotten(t *testing.T) {
 		f.step(f.submit(Request{ID: id, Model: 1, Rows: 1, Arrived: f.now, Deadline: f.now.Add(100 * ms)}))
 		f.run(f.now.Add(20 * ms))
 	}
-	if f.reasons[Infeasible] == 0 {
-		t.Error("the slow phase had no effect")
+	if lost := f.reasons[Infeasible] + f.reasons[TooLate]; lost < 50 {
+		t.Errorf("the slow phase had no effect: %v", f.reasons)
 	}
 	if f.reasons[Done] < 300 {
 		t.Errorf("it did not recover: %v", f.reasons)
@@ -168,6 +170,131 @@ func TestBestEffortIsNotStarved(t *testing.T) {
 	}
 }
 
+// Requests of one row and of several come in one step: each is given up in time.
+func TestMixedRowsAreNotCompletedAfterTheirDeadline(t *testing.T) {
+	for _, order := range [][]int{{1, 2}, {2, 1}, {1, 1, 3}} {
+		f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+		f.start(resnets(1, 1, 100))
+		f.ask(1, 0, 100)
+		f.fate = func(a Action) fakeFate { return fakeFate{silent: true} }
+		f.run(Instant(30 * ms)) // The device has 100, and does not answer.
+		var events []Event
+		for i, rows := range order {
+			r := Request{ID: RequestID(i + 1), Model: 1, Rows: rows, Arrived: f.now}
+			if rows == 1 {
+				r.Deadline = f.now.Add(20 * ms)
+			}
+			events = append(events, f.submit(r))
+		}
+		f.step(events...)
+		f.run(Instant(50 * ms))
+		if want := len(order) - 1; order[0] < 3 && f.reasons[TooLate] == 0 || f.reasons[TooLate] > want {
+			t.Errorf("rows %v: %v", order, f.reasons)
+		}
+	}
+}
+
+// A model rests on the first device, where it has failed: that is no reason to let
+// it wait when another one is idle.
+func TestDeviceThatFailsDoesNotKeepWorkFromOthers(t *testing.T) {
+	f := warmed(t, 2, 1, 1)
+	f.fate = func(a Action) fakeFate {
+		if a.Worker == "w1" {
+			return fakeFate{outcome: Failed, duration: ms}
+		}
+		return fakeFate{duration: trueTime(a)}
+	}
+	f.ask(1, 0, 1)
+	f.run(Instant(5 * ms))
+	if f.reasons[ExecutionFailed] != 1 {
+		t.Fatalf("requests: %v", f.reasons)
+	}
+	f.ask(1, 0, 2)
+	if f.actions != 2 {
+		t.Error("the next request waits, although w2 is idle")
+	}
+	f.run(Instant(20 * ms))
+	if f.reasons[Done] != 1 {
+		t.Errorf("requests: %v", f.reasons)
+	}
+}
+
+// Of idle devices the one that is done first is used, also when both kinds are in
+// one worker.
+func TestTheFasterKindIsUsed(t *testing.T) {
+	for _, together := range []bool{true, false} {
+		s := resnets(2, 1, 100)
+		slow, fast := s.Workers[0].Devices[0], s.Workers[1].Devices[0]
+		slow.Kind, slow.Resident, fast.Resident = "K80", []Resident{{1, 7}}, []Resident{{1, 7}}
+		s.Profiles = append(s.Profiles, Profile{Model: 1, DeviceKind: "K80", Execution: []RowsTime{{16, 90 * ms}}})
+		s.Workers[0].Devices, s.Workers[1].Devices = []Device{slow}, []Device{fast}
+		if together {
+			s.Workers[0].Devices, s.Workers = []Device{slow, fast}, s.Workers[:1]
+		}
+		p := newEDF(Options{})
+		var out Decisions
+		p.Step(1, []Event{Start{s}}, &out)
+		p.Step(2, []Event{Submit{&Request{ID: 1, Model: 1, Rows: 1}}}, &out)
+		if len(out.Actions) != 1 || p.actions[out.Actions[0].ID].place.device.kind != "V100" {
+			t.Errorf("in one worker: %v: %+v", together, out.Actions)
+		}
+	}
+}
+
+// What is said of a model may come in any order.
+func TestModelIsUsableOnceAllIsKnown(t *testing.T) {
+	m, profile := resnet(1, "V100")
+	events := []Event{ModelAdded{&m}, ProfileChanged{&profile}, Held{"w1", []ModelID{1}}}
+	for first := range events {
+		for second := range events {
+			if first == second {
+				continue
+			}
+			third := 3 - first - second
+			f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+			s := resnets(1, 0, 100)
+			s.Workers[0].Holds = nil
+			f.start(s)
+			f.models[1], f.workers["w1"].spec.Holds = m, []ModelID{1}
+			f.step(events[first])
+			f.step(events[second])
+			f.ask(1, 0, 1)
+			f.step(events[third])
+			f.ask(1, 0, 2)
+			f.run(Instant(100 * ms))
+			if lost := f.reasons[UnknownModel] + f.reasons[NoWorker]; lost != 1 || f.reasons[Done] != 1 {
+				t.Errorf("after %T, %T and %T: %v", events[first], events[second], events[third], f.reasons)
+			}
+			f.step(ModelRemoved{1})
+			if n := f.policy.(*core).models[1].usable; n != 0 {
+				t.Errorf("it has been removed and is usable at %d places", n)
+			}
+		}
+	}
+}
+
+// A result has weights evicted, and in the same step their worker is lost, or there
+// is another one of its name: the eviction is not for that one.
+func TestNothingIsSentToAWorkerThatIsGone(t *testing.T) {
+	for _, test := range []struct {
+		then Event
+		want int // actions
+	}{
+		{WorkerDown{Name: "w1"}, 0},
+		{WorkerUp{&Worker{Name: "w1", Devices: []Device{{Kind: "V100", Pages: 100}}}}, 0},
+		{WorkerUp{&Worker{Name: "w1", Devices: []Device{{Kind: "V100", Pages: 100, Resident: []Resident{{1, 7}}}}}}, 1},
+	} {
+		f := warmed(t, 1, 1, 1)
+		f.ask(1, 0, 1)
+		f.step(ModelRemoved{1})
+		var out Decisions
+		f.policy.Step(Instant(5*ms), []Event{Finished{&Result{Action: 1, Engine: 3 * ms}}, test.then}, &out)
+		if len(out.Actions) != test.want || len(f.policy.(*core).actions) != test.want {
+			t.Errorf("after %+v: %+v", test.then, out.Actions)
+		}
+	}
+}
+
 // Whatever always fails is tried again, but not in a hot loop.
 func TestFailuresDoNotLoop(t *testing.T) {
 	for _, test := range []struct {
@@ -256,51 +383,5 @@ func TestResultAtTheDeadline(t *testing.T) {
 		if len(out.Completions) != 1 || out.Completions[0].Reason != want {
 			t.Errorf("%v after the deadline: %+v, want %v", late, out.Completions, want)
 		}
-	}
-}
-
-// One operation is one request, with its share of results, on a large fleet
-// under 80 % load in small batches.
-func BenchmarkRequest(b *testing.B) {
-	for _, size := range []struct{ workers, models int }{{1, 4}, {100, 1000}} {
-		b.Run(fmt.Sprintf("%d devices, %d models", size.workers, size.models), func(b *testing.B) {
-			s := resnets(size.workers, size.models, 7*200)
-			for i := range s.Workers {
-				for j := range 50 {
-					s.Workers[i].Devices[0].Resident = append(s.Workers[i].Devices[0].Resident,
-						Resident{ModelID(1 + (i*10+j)%size.models), 7})
-				}
-			}
-			p := newEDF(Options{})
-			var out Decisions
-			p.Step(0, []Event{Start{s}}, &out)
-			rng := rand.New(rand.NewPCG(1, 1))
-			var now Instant
-			var due []Event
-			gap := time.Duration(1e9 / (300 * float64(size.workers)))
-			type flight struct {
-				at Instant
-				e  Event
-			}
-			var flights []flight
-			b.ResetTimer()
-			for i := range b.N {
-				now = now.Add(gap)
-				due = due[:0]
-				flights = slices.DeleteFunc(flights, func(f flight) bool {
-					if f.at <= now {
-						due = append(due, f.e)
-					}
-					return f.at <= now
-				})
-				due = append(due, Submit{&Request{ID: RequestID(i + 1), Model: ModelID(1 + rng.IntN(size.models)),
-					Rows: 1, Arrived: now, Deadline: now.Add(100 * ms)}})
-				out.Reset()
-				p.Step(now, due, &out)
-				for _, a := range out.Actions {
-					flights = append(flights, flight{now.Add(a.Expected), Finished{&Result{Action: a.ID, Engine: a.Expected}}})
-				}
-			}
-		})
 	}
 }

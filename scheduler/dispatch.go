@@ -65,6 +65,7 @@ func (p *core) serve(d *device) {
 
 // offer finds devices for what waits for a model.
 func (p *core) offer(m *model) {
+	clear(p.declined)
 	for m.waiting > 0 {
 		d := p.roomiest(m)
 		if d == nil {
@@ -72,17 +73,22 @@ func (p *core) offer(m *model) {
 		}
 		pl, b := p.strategy.choose(p, d)
 		if b.rows == 0 {
-			return
+			// It may fail, or be too slow, where another one is not.
+			p.declined.put(d.order, true)
+			continue
 		}
 		p.send(pl, &b)
 	}
 }
 
 // roomiest is the device with room and the model's weights that can answer first,
-// nil when there is none.
+// of those that have not declined; nil when there is none.
 func (p *core) roomiest(m *model) (best *device) {
 	var soonest Instant
 	both(m.runs, p.roomy, func(i int) (stop bool) {
+		if p.declined.has(i) {
+			return false
+		}
 		d := p.devices[i]
 		at := d.execution.free(p.now)
 		if p.uneven {
@@ -137,7 +143,7 @@ func (p *core) stirAll() {
 // mayRun says whether a batch of the model may be sent to where its weights
 // are now. A suspect model is only tried out.
 func (p *core) mayRun(pl *place) bool {
-	return pl.model.waiting > 0 && pl.model.doubt.level == innocent && pl.usable() && pl.backOff.until <= p.now
+	return pl.model.waiting > 0 && pl.model.doubt.level == innocent && pl.countedUsable > 0 && pl.backOff.until <= p.now
 }
 
 // begins is when the result of a batch that takes no time would be there if it

@@ -28,6 +28,10 @@ type fakeFleet struct {
 
 	// fate decides what becomes of an action; nil: it takes what was expected.
 	fate func(a Action) fakeFate
+	// logf is told of all events and decisions; nil: nobody wants to know.
+	logf func(format string, args ...any)
+	// stepped is called at the end of each step.
+	stepped func()
 	// completed is told of completions.
 	completed func(r Request, c Completion)
 }
@@ -181,6 +185,9 @@ func (f *fakeFleet) step(events ...Event) {
 	}
 	var out Decisions
 	f.policy.Step(f.now, events, &out)
+	if f.logf != nil {
+		f.log(events, &out)
+	}
 	f.checkRepairs(out.Repairs)
 	f.checkAbandoned(out.Abandoned)
 	f.checkBlamed(out.Blamed)
@@ -211,6 +218,33 @@ func (f *fakeFleet) step(events ...Event) {
 	}
 	f.checkNothingForgotten()
 	f.wake = out.Wake
+	if f.stepped != nil {
+		f.stepped()
+	}
+}
+
+func (f *fakeFleet) log(events []Event, out *Decisions) {
+	f.logf("at %v:", time.Duration(f.now))
+	for _, e := range events {
+		switch e := e.(type) {
+		case Submit:
+			f.logf("  submitted: %+v", *e.Request)
+		case Finished:
+			f.logf("  result: %+v", *e.Result)
+		default:
+			f.logf("  event: %+v", e)
+		}
+	}
+	for _, a := range out.Actions {
+		f.logf("  action: %+v", a)
+	}
+	for _, c := range out.Completions {
+		f.logf("  completed: %d with %v", c.Request, c.Reason)
+	}
+	if len(out.Abandoned)+len(out.Blamed) > 0 {
+		f.logf("  abandoned: %v, blamed: %v", out.Abandoned, out.Blamed)
+	}
+	f.logf("  wake: %v", time.Duration(out.Wake))
 }
 
 func (f *fakeFleet) carryOut(a Action) {

@@ -5,9 +5,24 @@ import (
 	"slices"
 )
 
-// workerUp adds a worker; one of the same name is replaced.
-func (p *core) workerUp(w *Worker) {
-	lost := p.drop(w.Name)
+// workersUp adds workers; one of the same name as another is replaced.
+func (p *core) workersUp(specs ...*Worker) {
+	var lost []*action
+	var up []*worker
+	for _, w := range specs {
+		lost = append(lost, p.drop(w.Name)...)
+		up = append(up, p.enter(w))
+	}
+	p.listDevices()
+	for i, w := range specs {
+		p.furnish(up[i], w)
+	}
+	p.placing = true
+	p.recover(lost)
+}
+
+// enter makes the record of a worker.
+func (p *core) enter(w *Worker) *worker {
 	up := &worker{name: w.Name, heard: p.now}
 	up.trip.seed = p.options.NetworkLag
 	i, _ := slices.BinarySearchFunc(p.workers, w.Name, byName)
@@ -17,27 +32,29 @@ func (p *core) workerUp(w *Worker) {
 			pageBytes: spec.PageBytes, byModel: make(map[ModelID]*place)}
 		d.alarm.device = d
 		d.evictions = evictionBudget{evictionBurst, p.now}
-		p.uneven = p.uneven || len(p.devices) > 0 && spec.Kind != p.devices[0].kind
 		up.devices = append(up.devices, d)
 	}
-	p.listDevices()
+	return up
+}
+
+// furnish notes what is on a new worker.
+func (p *core) furnish(up *worker, w *Worker) {
 	for i, spec := range w.Devices {
 		d := up.devices[i]
+		if d.gone { // Another one of its name came after it.
+			return
+		}
 		for _, id := range w.Holds {
 			p.place(d, id).hold(true)
 		}
 		for _, r := range spec.Resident {
 			p.place(d, r.Model).become(resident, r.Pages)
 		}
-		p.touch(d)
-	}
-	p.placing = true
-	for _, d := range up.devices {
 		for _, pl := range slices.Clone(d.resident) {
 			p.evictRemoved(pl)
 		}
+		p.touch(d)
 	}
-	p.recover(lost)
 }
 
 func (p *core) workerDown(name string, died bool) {
@@ -73,6 +90,8 @@ func (p *core) drop(name string) (lost []*action) {
 			p.leave(pl)
 		}
 	}
+	// What this step has decided for it would reach the next one of its name.
+	p.out.Actions = slices.DeleteFunc(p.out.Actions, func(a Action) bool { return a.Worker == name })
 	gone := func(d *device) bool { return d.gone }
 	p.stirred = slices.DeleteFunc(p.stirred, gone)
 	p.changed.devices = slices.DeleteFunc(p.changed.devices, gone)
@@ -106,6 +125,7 @@ func (p *core) listDevices() {
 	}
 	for i, d := range p.devices {
 		d.order = i
+		p.uneven = p.uneven || d.kind != p.devices[0].kind
 		for _, pl := range d.resident {
 			pl.model.runs.put(i, pl.usable())
 		}

@@ -10,13 +10,18 @@ func (p *core) lend(worker string, index, pages int) {
 	}
 	d := p.workers[i].devices[index]
 	d.lending = max(0, pages)
+	p.lends = true
 	d.lent = min(d.lent, d.lending)
-	p.placing = true // in what is given back
+	p.placing = true
 }
 
 // makeRoom lends what has been asked for, all at once: pages that are free, and
 // those of weights that nothing waits for. Until there are enough none is withheld.
 func (p *core) makeRoom() {
+	if !p.lends {
+		return
+	}
+	p.lends = false
 	for _, d := range p.devices {
 		if d.lent == d.lending {
 			continue
@@ -25,6 +30,7 @@ func (p *core) makeRoom() {
 		if lacking := d.lending - d.lent - d.free(); lacking > 0 {
 			enough := false
 			if victims, enough = p.cheapest(d, lacking, never); !enough {
+				p.lends = true
 				continue
 			}
 		}

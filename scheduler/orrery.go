@@ -1,7 +1,7 @@
 package scheduler
 
 import (
-	"math"
+	"fmt"
 	"time"
 )
 
@@ -49,8 +49,9 @@ const haste = 0.65
 // option is a batch that a device could run next.
 type option struct {
 	place *place
-	key   Instant
-	batch batch
+	// batch and share are known once it has been considered.
+	considered bool
+	batch      batch
 	// share is the time that this device would spend on it, if the others that have
 	// its weights do their part.
 	share time.Duration
@@ -73,19 +74,12 @@ func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 
 // servicePace is how fast a model's requests are being run.
 type servicePace struct {
-	rows float64 // that were sent, fading; as of at
-	at   Instant
-	// sent is when the last batch was.
-	sent Instant
+	rows fading  // that were sent
+	sent Instant // when the last batch was
 }
 
 // paceMemory is how long what was sent counts.
 const paceMemory = 500 * time.Millisecond
-
-func (s *servicePace) fade(now Instant) {
-	s.rows *= math.Exp(-float64(now.Sub(s.at)) / float64(paceMemory))
-	s.at = now
-}
 
 func (o *orrery) pace(m *model) *servicePace {
 	for int(m.slot) >= len(o.paces) {
@@ -106,8 +100,7 @@ func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 		return Completion{}, true
 	}
 	s := o.pace(m)
-	s.fade(p.now)
-	rate := s.rows / paceMemory.Seconds() // rows a second
+	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
 	left := r.Deadline.Sub(p.now).Seconds()
 	if float64(m.rows) < float64(2*most)+1.5*rate*left {
 		return Completion{}, true
@@ -134,15 +127,14 @@ func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 // sent implements strategy.
 func (o *orrery) sent(p *core, a *action) {
 	s := o.pace(a.place.model)
-	s.fade(p.now)
-	s.rows += float64(a.Rows)
+	s.rows.add(p.now, float64(a.Rows), paceMemory)
 	s.sent = p.now
 	// As in a full batch: who has to run in small ones has not had more for that.
 	most := a.place.model.batchRows()
 	row := a.place.execution(p.now, most) / time.Duration(most)
 	for _, r := range a.batch {
 		if r.tenant != nil {
-			r.tenant.charge(row * time.Duration(r.rows))
+			r.tenant.charge(p.now, row*time.Duration(r.rows))
 		}
 	}
 }
@@ -153,39 +145,136 @@ func (o *orrery) finished(*core, *action, *Result) {}
 
 func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	o.gather(p, d)
-	best := 0
-	if len(o.options) == 0 {
-		return nil, batch{}
-	}
 	start := p.begins(d)
-	for i := range o.options {
-		x := &o.options[i]
-		q := o.queueOf(p, x.place)
-		if q == nil {
-			x.out = true
-			continue
+	crowded := uint8(ranks)
+	best := o.first(p, start)
+	if best < 0 || !o.relaxed(p, best, start) {
+		for i := range o.options {
+			o.consider(p, i)
 		}
-		x.batch = p.fillOne(x.place, q, p.firstTimed(x.place, q), x.place.model.batchRows())
-		x.share = x.batch.expected / time.Duration(max(1, x.place.model.present))
-		if x.batch.rows == 0 {
-			x.out = true
+		crowded = o.drop(start)
+		for best = 0; best < len(o.options) && o.options[best].out; {
+			best++
 		}
-	}
-	crowded := o.drop(start)
-	for best < len(o.options) && o.options[best].out {
-		best++
 	}
 	if best == len(o.options) {
 		return nil, batch{}
+	}
+	urgent := best
+	if p.lastMiss != 0 && p.now.Sub(p.lastMiss) < missedMemory {
+		best = o.densest(p, best)
 	}
 	x := &o.options[best]
 	if crowded <= x.rank() || p.missedLately(x.place.model, x.rank()) {
 		o.grow(p, x, start)
 	}
+	if p.options.Explain != nil {
+		o.explain(p, x, best != urgent)
+	}
 	if len(x.place.model.queues) > 1 {
 		p.fillUp(x.place, &x.batch, x.place.model.batchRows(), o.spare(x, best, start))
 	}
+	o.leave(p, x)
 	return x.place, x.batch
+}
+
+// denser is how much more rows for the time an option must have to go before the
+// most urgent one, while requests are lost.
+const denser = 1.05
+
+// explain says why an option is chosen.
+func (o *orrery) explain(p *core, x *option, dense bool) {
+	why := "is the most urgent of those that can be in time"
+	if dense {
+		why = "has a full batch, and requests are being lost"
+	}
+	p.options.Explain(fmt.Sprintf("model %d %s (%d of %d rows)", x.place.model.ID, why, x.batch.rows, x.place.model.rows))
+	for i := range o.options {
+		if y := &o.options[i]; y.out && y.batch.rows > 0 {
+			p.options.Explain(fmt.Sprintf("model %d is left for now: not all can be in time, and its %d rows are the fewest for their time", y.place.model.ID, y.batch.rows))
+		}
+	}
+	if n := x.batch.parts[0].from; n > 0 {
+		p.options.Explain(fmt.Sprintf("without the first %d requests of model %d the batch is fuller", n, x.place.model.ID))
+	}
+}
+
+// densest is the option of the same rank that answers most for its time, if that is
+// so much more that the most urgent one is better left.
+func (o *orrery) densest(p *core, first int) int {
+	best, rank := first, o.options[first].rank()
+	least := denser * o.options[first].density()
+	for i := range o.options {
+		o.consider(p, i)
+		x := &o.options[i]
+		if !x.out && x.rank() == rank && x.batch.rows >= x.place.model.batchRows() && x.density() > least {
+			best, least = i, x.density()
+		}
+	}
+	return best
+}
+
+// density is rows for the time.
+func (x *option) density() float64 { return float64(x.batch.rows) / float64(x.batch.expected) }
+
+// consider finds the fullest batch of an option, once.
+func (o *orrery) consider(p *core, i int) {
+	x := &o.options[i]
+	if x.considered {
+		return
+	}
+	x.considered = true
+	pl := x.place
+	q := pl.model.queues[0]
+	if len(pl.model.queues) > 1 {
+		q = o.queueOf(p, pl)
+	}
+	if q != nil {
+		x.batch = p.fillOne(pl, q, p.firstTimed(pl, q), pl.model.batchRows())
+		if x.batch.rows > 0 && p.missedLately(pl.model, q.rank) {
+			o.grow(p, x, p.begins(pl.device))
+		}
+		x.share = x.batch.expected / time.Duration(max(1, pl.model.present))
+	}
+	x.out = x.batch.rows == 0
+}
+
+// first is the first option that can be answered in time; −1: there is none.
+func (o *orrery) first(p *core, start Instant) int {
+	for i := range o.options {
+		if o.consider(p, i); !o.options[i].out {
+			return i
+		}
+	}
+	return -1
+}
+
+// relaxed says that all options could be answered one after the other before the
+// deadline of the most urgent, so that nothing has to be given up.
+func (o *orrery) relaxed(p *core, best int, start Instant) bool {
+	x := &o.options[best]
+	if len(x.place.model.queues) > 1 {
+		return false
+	}
+	if x.batch.minDeadline == 0 || len(o.options) == 1 {
+		return true
+	}
+	at := start.Add(x.share)
+	for i := best + 1; i < len(o.options) && at <= x.batch.minDeadline; i++ {
+		pl := o.options[i].place
+		at = at.Add(pl.execution(p.now, pl.model.batchRows()) / time.Duration(max(1, pl.model.present)))
+	}
+	return at <= x.batch.minDeadline
+}
+
+// leave gives up the requests that a batch has passed over to be fuller. They would
+// be too late after it, and until then they would be the most urgent of all.
+func (o *orrery) leave(p *core, x *option) {
+	first := &x.batch.parts[0]
+	for ; first.from > 0; first.from-- {
+		r := first.queue.timed[0]
+		p.complete(r, p.givenUp(r))
+	}
 }
 
 // spare is until when the device can be busy with one of its options so that the
@@ -207,24 +296,61 @@ func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
 
 // gather collects the most urgent models that the device may run.
 func (o *orrery) gather(p *core, d *device) {
-	o.options = o.options[:0]
-	p.eachRunnable(d, func(pl *place) {
-		key := p.keys[pl.model.slot]
-		i := len(o.options)
-		if i == lookahead {
-			if o.options[i-1].key <= key {
-				return
-			}
+	// Few may not run although they wait, so that looking at the keys alone, which
+	// lie side by side, will mostly do.
+	if !o.gatherIf(p, d, func(*place) bool { return true }) {
+		o.gatherIf(p, d, p.mayRun)
+	}
+}
+
+// gatherIf does so among those that may; ok: all that it found may run.
+func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
+	n := 0
+	var keys [lookahead]Instant
+	var places [lookahead]*place
+	worst := never
+	add := func(pl *place, key Instant) {
+		if !may(pl) {
+			return
+		}
+		i := n
+		if n == lookahead {
 			i--
 		} else {
-			o.options = append(o.options, option{})
+			n++
 		}
-		for i > 0 && o.options[i-1].key > key {
-			o.options[i] = o.options[i-1]
+		for i > 0 && keys[i-1] > key {
+			keys[i], places[i] = keys[i-1], places[i-1]
 			i--
 		}
-		o.options[i] = option{place: pl, key: key}
-	})
+		keys[i], places[i] = key, pl
+		if n == lookahead {
+			worst = keys[n-1]
+		}
+	}
+	if len(p.active) < len(d.resident)/8 {
+		for _, m := range p.active {
+			if key := p.keys[m.slot]; key < worst && m.runs.has(d.order) {
+				add(d.byModel[m.ID], key)
+			}
+		}
+	} else {
+		for i, slot := range d.slots {
+			if key := p.keys[slot]; key < worst {
+				add(d.resident[i], key)
+			}
+		}
+	}
+	o.options = o.options[:0]
+	for _, pl := range places[:n] {
+		if !p.mayRun(pl) {
+			return false
+		}
+		if len(pl.model.queues) > 0 { // else only suspects wait
+			o.options = append(o.options, option{place: pl})
+		}
+	}
+	return true
 }
 
 // queueOf is the queue of a model that goes first, of those with a request in time.

@@ -31,6 +31,9 @@ func (w *worker) hangs() bool {
 // watch has the first action of a device looked after; to be called whenever
 // that is another one: it may be overdue before the one before it was to be over.
 func (p *core) watch(d *device) {
+	if d.execution.overdue {
+		return // and known to be
+	}
 	at := d.execution.overdueAt(p.options.ResultGrace)
 	if at != 0 && (p.overdue == 0 || at < p.overdue) {
 		p.overdue = at

@@ -104,17 +104,56 @@ func TestLateDeviceIsBackAtOnce(t *testing.T) {
 	}
 }
 
-// A device that never answers gives its requests back once, not again and
-// again, and does not keep the policy awake.
+// A device that never answers gives its requests back once, not again and again.
+// What waits then is looked at all 5 ms, in case it can have other weights.
 func TestSilentDeviceDoesNotLoop(t *testing.T) {
-	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
-	f.fate = func(a Action) fakeFate { return fakeFate{duration: trueTime(a), silent: a.Kind == Infer} }
-	s := resnets(1, 1, 100)
-	f.start(s)
-	f.ask(1, 0, 1)
+	steps := 0
+	f := silent(t, &steps)
 	f.run(Instant(5 * time.Second))
-	if f.actions != 2 || len(f.abandoned) != 1 || f.wake != 0 {
-		t.Errorf("%d actions, %d abandoned, wake at %v", f.actions, len(f.abandoned), time.Duration(f.wake))
+	if f.actions != 2 || len(f.abandoned) != 1 || len(f.requests) != 1 || f.reasons[Done] > 0 {
+		t.Errorf("%d actions, %d abandoned, requests: %v", f.actions, len(f.abandoned), f.reasons)
+	}
+	if most := int(5*time.Second/lookEvery) + 20; steps > most {
+		t.Errorf("%d steps in 5 s, want at most %d", steps, most)
+	}
+}
+
+// Nor does it keep the policy awake when there is no other device that could have
+// the weights.
+func TestSilentDeviceLetsThePolicySleep(t *testing.T) {
+	steps := 0
+	f := silent(t, &steps)
+	f.run(Instant(5 * time.Second))
+	if steps > 20 || f.wake != 0 {
+		t.Errorf("%d steps in 5 s, wake at %v", steps, time.Duration(f.wake))
+	}
+}
+
+// silent is a fleet with a request at its only device, which never answers.
+func silent(t *testing.T, steps *int) *fakeFleet {
+	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+	f.stepped = func() { *steps++ }
+	f.fate = func(a Action) fakeFate { return fakeFate{duration: trueTime(a), silent: a.Kind == Infer} }
+	f.start(resnets(1, 1, 100))
+	f.ask(1, 0, 1)
+	return f
+}
+
+// A result that was abandoned comes late, while another one of that device is still
+// overdue: that is not a stall of the caller, and lets nobody else have more time.
+func TestLateResultBuysOthersNoTime(t *testing.T) {
+	p, out := hung(t)
+	late, moved := out.Abandoned[1], out.Actions[0]
+	if moved.Worker != "w2" {
+		t.Fatalf("%+v, want it on w2", moved)
+	}
+	overdue := p.now.Add(moved.Expected + 400*ms)
+	out.Reset()
+	p.Step(overdue.Add(-ms), []Event{Finished{&Result{Action: late, Engine: 3 * ms}}}, out)
+	out.Reset()
+	p.Step(overdue, nil, out)
+	if !slices.Contains(out.Abandoned, moved.ID) {
+		t.Errorf("%v are abandoned, want #%d among them", out.Abandoned, moved.ID)
 	}
 }
 
@@ -136,7 +175,7 @@ func TestOverdueDeviceGetsNothingNew(t *testing.T) {
 // A long batch is over early, and the short one behind it is not answered: that
 // is overdue before the long one would have been.
 func TestShortBatchBehindALongOneIsOverdue(t *testing.T) {
-	f := newFakeFleet(newEDF(Options{}), t.Fatalf)
+	f := newFakeFleet(newEDF(Options{ScheduleAhead: time.Second}), t.Fatalf)
 	s := resnets(1, 2, 100)
 	s.Profiles[0].Execution = []RowsTime{{16, 300 * ms}}
 	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}, {2, 7}}

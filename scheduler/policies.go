@@ -9,7 +9,7 @@ import (
 )
 
 // DefaultPolicy is the name of the policy that is used when none is named.
-const DefaultPolicy = "edf"
+const DefaultPolicy = "orrery"
 
 // Options are the settings that policies share. Zero values mean the defaults.
 type Options struct {
@@ -39,6 +39,8 @@ type Options struct {
 	SuspectSettle time.Duration
 	// Seed is what a policy that draws lots draws them from.
 	Seed uint64
+	// Explain is told why something is done, before it is, in words; nil: nobody asks.
+	Explain func(why string)
 }
 
 func (o Options) withDefaults() Options {

@@ -30,15 +30,12 @@ func TestAnUnknownPolicyNamesTheKnown(t *testing.T) {
 	}
 }
 
-// newEDF is the policy edf, whose books a test may look at, told of a network of
-// a millisecond.
-func newEDF(options Options) *core {
+// newNamed is the policy of that name, whose books a test may look at, told of a
+// network of a millisecond.
+func newNamed(name string, options Options) *core {
 	options.NetworkLag = cmp.Or(options.NetworkLag, ms)
-	return newCore(options, edf{})
+	return newCore(options, strategies()[name](options))
 }
 
-// newOrrery is the same for the policy orrery.
-func newOrrery(options Options) *core {
-	options.NetworkLag = cmp.Or(options.NetworkLag, ms)
-	return newCore(options, &orrery{})
-}
+func newEDF(options Options) *core    { return newNamed("edf", options) }
+func newOrrery(options Options) *core { return newNamed("orrery", options) }

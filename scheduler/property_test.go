@@ -9,38 +9,49 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the workers do, every request is completed exactly once by its
-// deadline; the other invariants are checked by fakeFleet at every decision.
+// Whatever the workers do, whatever the policy, every request is completed exactly
+// once by its deadline; the other invariants are checked by fakeFleet at every
+// decision.
 func TestEveryRequestIsCompletedOnceInTime(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWild(t)
-		for range rapid.IntRange(1, 60).Draw(t, "operations") {
-			w.operation()
-			w.f.run(w.f.now.Add(w.duration("pass", w.pace)))
-		}
-		w.finish()
-	})
+	for i := range 30 { // Some faults show in one of thousands of cases.
+		t.Run(fmt.Sprint(i), rapid.MakeCheck(func(t *rapid.T) {
+			w := newWild(t)
+			for range rapid.IntRange(1, 60).Draw(t, "operations") {
+				w.operation()
+				w.f.run(w.f.now.Add(w.duration("pass", w.pace)))
+			}
+			w.finish()
+		}))
+	}
 }
 
 // wild is a fleet that things happen to.
 type wild struct {
-	t      *rapid.T
-	f      *fakeFleet
-	state  *State
-	ids    RequestID
-	models ModelID
-	calm   bool
-	poison RequestID // so many-th requests kill
-	pace   time.Duration
+	t       *rapid.T
+	f       *fakeFleet
+	policy  string
+	state   *State
+	ids     RequestID
+	models  ModelID
+	calm    bool
+	poison  RequestID // so many-th requests kill
+	pace    time.Duration
+	slow    map[string]int           // how many times slower devices of a worker are
+	far     map[string]time.Duration // how much later its results are
+	removed map[ModelID]bool
+	untold  []Event // models and profiles that the policy has not heard of yet
 }
 
 func newWild(t *rapid.T) *wild {
-	w := &wild{t: t}
+	w := &wild{t: t, slow: make(map[string]int), far: make(map[string]time.Duration), removed: make(map[ModelID]bool)}
 	options := Options{
 		ResultGrace:   rapid.SampledFrom([]time.Duration{400 * ms, 40 * ms}).Draw(t, "grace"),
 		SuspectSettle: rapid.SampledFrom([]time.Duration{100 * ms, 10 * ms}).Draw(t, "settle"),
 	}
-	w.f = newFakeFleet(newEDF(options), t.Fatalf)
+	w.policy = rapid.SampledFrom(Policies()).Draw(t, "policy")
+	w.f = newFakeFleet(newNamed(w.policy, options), t.Fatalf)
+	w.f.logf = t.Logf
+	w.f.stepped = w.checkNothingIsLeftToDo
 	w.f.grace, w.f.settle = options.ResultGrace, options.SuspectSettle
 	w.pace = rapid.SampledFrom([]time.Duration{20 * ms, 20 * ms, 200 * ms}).Draw(t, "pace")
 	w.state = &State{}
@@ -72,7 +83,23 @@ func newWild(t *rapid.T) *wild {
 		w.state.Workers = append(w.state.Workers, spec)
 	}
 	w.f.fate = w.fate
-	w.f.start(w.state)
+	told := &State{Workers: w.state.Workers}
+	later := func() bool { return rapid.IntRange(0, 4).Draw(t, "later") == 4 }
+	for _, m := range w.state.Models {
+		if w.f.models[m.ID] = m; later() {
+			w.untold = append(w.untold, ModelAdded{&m})
+		} else {
+			told.Models = append(told.Models, m)
+		}
+	}
+	for _, f := range w.state.Profiles {
+		if later() {
+			w.untold = append(w.untold, ProfileChanged{&f})
+		} else {
+			told.Profiles = append(told.Profiles, f)
+		}
+	}
+	w.f.start(told)
 	return w
 }
 
@@ -84,6 +111,10 @@ func (w *wild) fate(a Action) fakeFate {
 	fate := fakeFate{duration: max(1, a.Expected)}
 	if w.calm {
 		return fate
+	}
+	fate.delay = w.far[a.Worker]
+	if slow := w.slow[a.Worker]; slow > 0 && a.Kind == Infer {
+		fate.duration = w.profiled(a) * time.Duration(slow)
 	}
 	if slices.ContainsFunc(a.Requests, func(id RequestID) bool { return id%w.poison == 0 }) {
 		fate.dies = true
@@ -102,11 +133,24 @@ func (w *wild) fate(a Action) fakeFate {
 	case n == 22:
 		fate.outcome, fate.absent = Refused, true
 	case n == 24 || n == 25:
-		fate.delay = w.duration("delay", 200*time.Millisecond)
+		fate.delay += w.duration("delay", 200*time.Millisecond)
 	case n > 25 && n < 29:
 		fate.duration += w.duration("slow", 3*fate.duration)
 	}
 	return fate
+}
+
+// profiled is what the profile says of a batch.
+func (w *wild) profiled(a Action) time.Duration {
+	kind := w.f.workers[a.Worker].spec.Devices[a.Device].Kind
+	i := slices.IndexFunc(w.state.Profiles, func(f Profile) bool { return f.Model == a.Model && f.DeviceKind == kind })
+	execution := w.state.Profiles[i].Execution
+	for _, e := range execution {
+		if e.Rows >= a.Rows {
+			return e.Time
+		}
+	}
+	return a.Expected
 }
 
 func (w *wild) operation() {
@@ -115,7 +159,7 @@ func (w *wild) operation() {
 		names[i] = spec.Name
 	}
 	var e Event
-	switch rapid.IntRange(0, 19).Draw(w.t, "operation") {
+	switch rapid.IntRange(0, 25).Draw(w.t, "operation") {
 	case 16, 17:
 		name := rapid.SampledFrom(names).Draw(w.t, "reporter")
 		if !w.f.workers[name].up {
@@ -123,9 +167,38 @@ func (w *wild) operation() {
 		}
 		e = w.report(name)
 	case 18:
-		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed")), true}
+		id := ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "blamed"))
+		if w.removed[id] {
+			return
+		}
+		e = ModelBlamed{id, true}
 	case 19:
 		e = ModelBlamed{ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "pardoned")), false}
+	case 20:
+		w.policy = rapid.SampledFrom(Policies()).Draw(w.t, "changed to")
+		e = PolicyChanged{w.policy}
+	case 23, 24:
+		if len(w.untold) == 0 {
+			return
+		}
+		e, w.untold = w.untold[0], w.untold[1:]
+	case 25:
+		if rapid.IntRange(0, 3).Draw(w.t, "removes") > 0 {
+			return
+		}
+		id := ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "removed"))
+		w.removed[id] = true
+		w.untold = slices.DeleteFunc(w.untold, func(e Event) bool { // or it would come again
+			added, ok := e.(ModelAdded)
+			return ok && added.Model.ID == id
+		})
+		e = ModelRemoved{id}
+	case 21:
+		w.slow[rapid.SampledFrom(names).Draw(w.t, "paced")] = rapid.IntRange(0, 4).Draw(w.t, "slower")
+		return
+	case 22:
+		w.far[rapid.SampledFrom(names).Draw(w.t, "moved")] = w.duration("away", 10*ms)
+		return
 	case 11:
 		name := rapid.SampledFrom(names).Draw(w.t, "down")
 		if !w.f.workers[name].up {
@@ -207,12 +280,34 @@ func (w *wild) burst() {
 		r := Request{ID: w.ids, Model: ModelID(rapid.Uint64Range(1, uint64(w.models)).Draw(w.t, "model")),
 			Class: rapid.SampledFrom([]string{"x", "y"}).Draw(w.t, "class"), Arrived: w.f.now}
 		r.Rows = rapid.IntRange(1, w.f.models[r.Model].MaxRows).Draw(w.t, "rows")
+		r.Priority = rapid.Uint64Range(0, 8).Draw(w.t, "priority")
+		r.Tenant = rapid.SampledFrom([]string{"", "t1", "t2"}).Draw(w.t, "tenant")
 		if rapid.IntRange(0, 3).Draw(w.t, "timed") < 3 {
 			r.Deadline = w.f.now.Add(w.duration("deadline", 150*time.Millisecond))
 		}
 		events = append(events, w.f.submit(r))
 	}
 	w.f.step(events...)
+}
+
+// policiesThatDefer are those that let a device wait for something better: what they
+// would choose changes with time alone.
+var policiesThatDefer = []string{}
+
+// checkNothingIsLeftToDo is for the end of a step: no device that has room has
+// anything that its policy would run there now, or an event was missed.
+func (w *wild) checkNothingIsLeftToDo() {
+	p := w.f.policy.(*core)
+	for _, d := range p.devices {
+		if room := p.hasRoom(d); room != p.roomy.has(d.order) {
+			w.t.Fatalf("%s/%d has room: %v, noted as %v", d.worker, d.index, room, !room)
+		} else if !room || slices.Contains(policiesThatDefer, w.policy) {
+			continue
+		}
+		if pl, b := p.strategy.choose(p, d); b.rows > 0 {
+			w.t.Fatalf("%s/%d has room, and is not given %d rows of model %d", d.worker, d.index, b.rows, pl.model.ID)
+		}
+	}
 }
 
 // finish brings back the workers, so that best effort ends too.

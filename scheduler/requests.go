@@ -143,12 +143,15 @@ func (p *core) enqueue(r *request) {
 	}
 	m.waiting++
 	m.rows += r.rows
-	m.mixed = m.mixed || r.rows > 1
 	if m.waiting == 1 {
 		m.active = len(p.active)
 		p.active = append(p.active, m)
 	}
-	if r.Deadline != 0 && m.mixed {
+	switch {
+	case !m.mixed && r.rows > 1:
+		m.mixed = true
+		m.expiry = p.firstExpiry(m)
+	case m.mixed && r.Deadline != 0:
 		if at := p.lateAt(r); m.expiry == 0 || at < m.expiry {
 			m.expiry = at
 		}

@@ -38,10 +38,9 @@ func (p *core) finished(res *Result) {
 			return
 		}
 	}
-	if a.Kind != Infer {
-		p.placing = true
+	if a.Kind != Infer || a.place.running == 0 && len(p.cold)+len(p.warm) > 0 {
+		p.placing = true // There may be room, or weights that can make it.
 	}
-	p.relook = p.relook || len(p.warm) > 0
 	p.touch(a.place.device)
 	p.evictRemoved(a.place)
 	p.tidy(a.place)
@@ -134,6 +133,9 @@ func (p *core) penalise(pl *place) {
 
 // tidy forgets a place that nothing refers to any more.
 func (p *core) tidy(pl *place) {
+	if pl.held || pl.state != absent {
+		return
+	}
 	if pl.device.byModel[pl.model.ID] == pl && p.vacate(pl) {
 		if i := slices.Index(pl.device.places, pl); i >= 0 {
 			pl.device.places = slices.Delete(pl.device.places, i, i+1)

@@ -17,7 +17,8 @@ var update = flag.Bool("update", false, "write the decisions into testdata/*.txt
 
 // Each file of testdata is a story: "instant event arguments" lines, and what
 // was decided indented below them. Lines of one instant are one step. The
-// policy is also stepped whenever it asked to be woken.
+// policy is also stepped whenever it asked to be woken. It is edf; "options" says
+// how far ahead devices are given work and how long the way to them is.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -54,7 +55,7 @@ type scenario struct {
 }
 
 func playScenario(t *testing.T, text string) string {
-	s := &scenario{t: t, policy: newEDF(Options{ScheduleAhead: 10 * ms})}
+	s := &scenario{t: t, policy: newEDF(Options{})}
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		switch {
@@ -164,6 +165,12 @@ func (s *scenario) event(words []string) Event {
 	switch verb {
 	case "tick":
 		return nil
+	case "options": // before the first worker
+		s.policy.options.ScheduleAhead = s.duration(named["ahead"])
+		s.policy.options.NetworkLag = s.duration(named["lag"])
+		return nil
+	case "policy":
+		return PolicyChanged{plain[0]}
 	case "model":
 		m := &Model{ID: ModelID(number(0)), MaxRows: int(s.number(named["rows"])),
 			Batched: named["batched"] != "no", WeightsBytes: int64(s.number(named["pages"])) << 20}

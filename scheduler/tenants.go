@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"math"
 	"slices"
 	"time"
 )
@@ -25,9 +24,7 @@ const (
 // tenant is who requests belong to.
 type tenant struct {
 	name string
-	// used is the device time it has had, fading; as of at.
-	used float64
-	at   Instant
+	used fading  // device time it has had
 	seen Instant // its last request
 	over bool    // it has had more than its share
 }
@@ -47,7 +44,7 @@ func (t *tenants) of(now Instant, name string) *tenant {
 			if t.byName == nil {
 				t.byName = make(map[string]*tenant)
 			}
-			t.last = &tenant{name: name, at: now}
+			t.last = &tenant{name: name}
 			t.byName[name] = t.last
 			t.all = append(t.all, t.last)
 		}
@@ -72,21 +69,15 @@ func (t *tenants) share(now Instant) {
 	})
 	sum, n := 0.0, 0
 	for _, x := range t.all {
-		x.fade(now)
 		if now.Sub(x.seen) <= tenantIdle {
-			sum += x.used
+			sum += x.used.now(now, shareMemory)
 			n++
 		}
 	}
 	for _, x := range t.all {
-		x.over = n > 1 && x.used > sum/float64(n)
+		x.over = n > 1 && x.used.now(now, shareMemory) > sum/float64(n)
 	}
 }
 
-func (x *tenant) fade(now Instant) {
-	x.used *= math.Exp(-float64(now.Sub(x.at)) / float64(shareMemory))
-	x.at = now
-}
-
 // charge notes the time that a tenant's requests take on a device.
-func (x *tenant) charge(d time.Duration) { x.used += d.Seconds() }
+func (x *tenant) charge(now Instant, d time.Duration) { x.used.add(now, d.Seconds(), shareMemory) }

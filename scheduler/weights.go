@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -35,16 +36,15 @@ func (p *core) wantWarm(m *model, devices int) {
 
 // weights is what the core keeps for placing weights.
 type weights struct {
-	warm []*model // wanted on a device although nothing waits
-	cold []*model // with waiting requests, and on no device
+	warm    []*model // wanted on a device although nothing waits
+	wanting []*model // scratch
+	cold    []*model // with waiting requests, and on no device
 	// placing: something has changed that may let weights be loaded. nextLook is
 	// when the models that wait are looked at without that.
 	placing  bool
 	nextLook Instant
-	// relook: a batch is over, and its weights may make room for those that are wanted
-	// although nothing waits.
-	relook bool
-	cursor int // in active
+	cursor   int  // in active
+	lends    bool // pages of a device are still to be lent
 	// listed are all models with a record, spreading is a cursor in it.
 	listed    []*model
 	spreading int
@@ -87,20 +87,12 @@ func (p *core) lacksWeights(m *model) {
 // demandMemory is for how long a request counts as demand for its model's weights.
 const demandMemory = 10 * time.Second
 
-// demanded is how many rows of a model have been asked for of late, fading.
-type demanded struct {
-	rows float64
-	at   Instant
-}
+// demanded is how many rows of a model have been asked for of late.
+type demanded struct{ fading }
 
-func (d *demanded) add(now Instant, rows int) { d.rows, d.at = d.now(now)+float64(rows), now }
+func (d *demanded) add(now Instant, rows int) { d.fading.add(now, float64(rows), demandMemory) }
 
-func (d *demanded) now(now Instant) float64 {
-	if d.rows == 0 {
-		return 0
-	}
-	return d.rows * math.Exp(-float64(now.Sub(d.at))/float64(demandMemory))
-}
+func (d *demanded) now(now Instant) float64 { return d.fading.now(now, demandMemory) }
 
 // Models that wait, although they have weights somewhere, may want another device.
 // That is looked at now and then, for some of them, so that the cost does not grow
@@ -112,18 +104,16 @@ const (
 
 // placeWeights loads the weights that waiting requests lack.
 func (p *core) placeWeights() {
-	due := len(p.active) > 0 || p.relook
-	look := due && p.now >= p.nextLook
+	look := len(p.active) > 0 && p.now >= p.nextLook
 	if !look && !p.placing {
-		if due {
+		if len(p.active) > 0 {
 			p.wakeAt(p.nextLook)
 		}
 		return
 	}
-	p.placing, p.relook = false, false
+	p.placing = false
 	if look {
 		p.nextLook = p.now.Add(lookEvery)
-		p.wakeAt(p.nextLook)
 	}
 	open, idle := false, false
 	for _, d := range p.devices {
@@ -131,7 +121,10 @@ func (p *core) placeWeights() {
 		idle = idle || d.idle()
 	}
 	if !open {
-		return
+		return // and an event will tell
+	}
+	if look {
+		p.wakeAt(p.nextLook)
 	}
 	for _, n := range p.demands(idle, look) {
 		p.load(n)
@@ -152,7 +145,7 @@ func (p *core) spread() {
 	for range min(lookAt, len(p.listed)) {
 		p.spreading = (p.spreading + 1) % len(p.listed)
 		m := p.listed[p.spreading]
-		if !m.known || m.stopped || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
+		if !m.known || m.stopped || !m.answered || m.doubt.level != innocent || m.present == 0 || m.present >= m.usable || m.demand.now(p.now) < 1 {
 			continue
 		}
 		var best *place
@@ -166,6 +159,9 @@ func (p *core) spread() {
 			}
 		}
 		if best != nil {
+			if p.options.Explain != nil {
+				p.options.Explain(fmt.Sprintf("model %d is in demand, and %s/%d has free pages", m.ID, best.device.worker, best.device.index))
+			}
 			p.bring(best)
 		}
 	}
@@ -194,15 +190,16 @@ func (p *core) demands(someIdle, look bool) []demand {
 		m.cold = m.present == 0 && m.waiting > 0
 		return !m.cold
 	})
-	candidates := slices.Clone(p.cold)
+	candidates := append(p.wanting[:0], p.cold...)
 	if look {
 		for range min(lookAt, len(p.active)) {
 			p.cursor = (p.cursor + 1) % len(p.active)
-			if m := p.active[p.cursor]; !m.cold {
+			if m := p.active[p.cursor]; !m.cold && (someIdle || m.doubt.level != innocent || p.missedLately(m, ranks-1)) {
 				candidates = append(candidates, m)
 			}
 		}
 	}
+	p.wanting = candidates
 	for _, m := range candidates {
 		if m.usable == 0 {
 			continue
@@ -268,7 +265,7 @@ func (p *core) outlook(m *model) (ready, drained Instant) {
 	if !m.Batched {
 		full, batches = 1, m.waiting
 	}
-	work := fastest.execution(p.now, full) * time.Duration(batches) / time.Duration(devices)
+	work := fastest.execution(p.now, min(full, m.rows)) * time.Duration(batches) / time.Duration(devices)
 	return ready, ready.Add(work)
 }
 
@@ -316,6 +313,9 @@ func (p *core) load(n demand) {
 	if best == nil {
 		return
 	}
+	if p.options.Explain != nil {
+		p.explainLoad(n, best.place, best.victims)
+	}
 	for _, v := range best.victims {
 		if p.loss(v) > p.loss(best.place)+lossMargin {
 			best.place.device.evictions.left--
@@ -326,6 +326,20 @@ func (p *core) load(n demand) {
 	if suspect {
 		a.trial = true
 		best.place.device.host.trials++
+	}
+}
+
+func (p *core) explainLoad(n demand, to *place, victims []*place) {
+	why := "is wanted although nothing waits"
+	switch {
+	case n.model.waiting > 0 && n.model.present == 0:
+		why = "is nowhere, and requests wait"
+	case n.model.waiting > 0:
+		why = "is answered sooner from a further device"
+	}
+	p.options.Explain(fmt.Sprintf("model %d %s: %s/%d has it soonest", n.model.ID, why, to.device.worker, to.device.index))
+	for _, v := range victims {
+		p.options.Explain(fmt.Sprintf("model %d makes room: it will be missed least", v.model.ID))
 	}
 }
 
@@ -343,11 +357,24 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 		return nil, false
 	}
 	victims, ok = p.cheapest(d, lacking, n.rank)
+	if n.model.present > 0 && slices.ContainsFunc(victims, func(v *place) bool { return !p.yields(v, pl) }) {
+		return nil, false
+	}
 	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {
 		return victims, ok
 	}
 	d.evictions.fill(p.now)
 	return victims, d.evictions.left >= 1
+}
+
+// yields says whether weights may go for a further copy of others. Else devices
+// would exchange copies for ever: what is asked for and would be nowhere else stays
+// unless the others need the copy, and so does what is asked for half as much.
+func (p *core) yields(v, to *place) bool {
+	if v.model.present == 1 && p.loss(v) > lossOfNone && to.model.present >= p.copiesNeeded(to) {
+		return false
+	}
+	return 2*v.model.demand.now(p.now) < to.model.demand.now(p.now)
 }
 
 // An exchange of weights that are asked for much more for others that are asked
@@ -407,23 +434,35 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 func (p *core) loss(pl *place) int {
 	m := pl.model
 	rows := m.demand.now(p.now)
-	if m.present > 1 {
-		full := m.batchRows()
-		busy := rows / demandMemory.Seconds() * pl.execution(p.now, full).Seconds() / float64(full)
-		if float64(m.present-1)*copyShare > busy {
-			return math.MinInt
-		}
+	if m.present > p.copiesNeeded(pl) {
+		return math.MinInt
 	}
 	rows /= float64(max(1, m.present))
 	if rows < 0.25 {
-		return -3
+		return lossOfNone
 	}
 	return int(math.Ceil(math.Log2(rows)))
 }
 
-// copyShare is how much of a device one copy of a model may keep busy, in full
-// batches, before another one is needed.
-const copyShare = 0.3
+// copiesNeeded is on how many devices a model has to be for what is asked of it, in
+// full batches, if they are like that of the place.
+func (p *core) copiesNeeded(pl *place) int {
+	if !pl.timing.profiled {
+		return 0
+	}
+	full := pl.model.batchRows()
+	each := pl.execution(p.now, full).Seconds() / float64(full)
+	busy := pl.model.demand.now(p.now) / demandMemory.Seconds() * each
+	return 1 + int(busy/copyShare)
+}
+
+const (
+	// lossOfNone is that of weights that are hardly asked for.
+	lossOfNone = -3
+	// copyShare is how much of a device one copy may keep busy before another one is
+	// needed: there are other models, and batches are not always full.
+	copyShare = 0.3
+)
 
 // evict takes the weights off the device. The pages count as free at once: the
 // worker carries out transfers in the order of the actions.

@@ -50,7 +50,8 @@ const (
 	DeadlinePassed Reason = "DEADLINE_PASSED"
 	// Cancelled: the client gave up.
 	Cancelled Reason = "CANCELLED"
-	// Overloaded: a bound on memory or on requests in flight was reached.
+	// Overloaded: a bound on memory or on requests in flight was reached, or more is
+	// asked of a model than can be answered in time.
 	Overloaded Reason = "OVERLOADED"
 	// NoLeader: there is no leader to ask.
 	NoLeader Reason = "NO_LEADER"

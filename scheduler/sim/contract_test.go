@@ -41,7 +41,7 @@ func TestBreachesOfTheContractAreFound(t *testing.T) {
 		"woken":                func(d *scheduler.Decisions) { d.Wake = 1 },
 	} {
 		s := standard(1, 2, Workload{Name: "load", Arrivals: Poisson{100}})
-		_, err := Run(s, func() scheduler.Policy { return odd{edf(), tamper} })
+		_, err := Run(s, func() scheduler.Policy { return odd{ours(), tamper} })
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q: %v", want, err)
 		}
@@ -59,7 +59,7 @@ func TestLoadsThatDoNotFitAreRefused(t *testing.T) {
 			}
 		}
 	}
-	r, err := Run(s, func() scheduler.Policy { return odd{edf(), greedy} })
+	r, err := Run(s, func() scheduler.Policy { return odd{ours(), greedy} })
 	if err != nil {
 		t.Fatal(err)
 	}

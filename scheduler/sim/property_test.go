@@ -65,7 +65,7 @@ func TestAnyScenario(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScenario(t)
 		play := func() (*Report, string) {
-			r, err := Run(s, edf)
+			r, err := Run(s, ours)
 			if err != nil {
 				t.Fatal(err)
 			}

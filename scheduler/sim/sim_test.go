@@ -37,7 +37,7 @@ func standard(workers, models int, loads ...Workload) Scenario {
 	}
 }
 
-func edf() scheduler.Policy { return named("edf") }
+func ours() scheduler.Policy { return named(scheduler.DefaultPolicy) }
 
 func named(policy string) scheduler.Policy {
 	p, err := scheduler.New(policy, scheduler.Options{})
@@ -50,7 +50,7 @@ func named(policy string) scheduler.Policy {
 // play runs a scenario, and checks what holds of every report.
 func play(t *testing.T, s Scenario) *Report {
 	t.Helper()
-	r, err := Run(s, edf)
+	r, err := Run(s, ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestBadScenariosAreRefused(t *testing.T) {
 	} {
 		s := standard(1, 4, load)
 		change(&s)
-		if _, err := Run(s, edf); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Run(s, ours); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q: %v", want, err)
 		}
 	}
@@ -315,7 +315,7 @@ func TestARunCanBeStopped(t *testing.T) {
 	s.Duration = 1000 * time.Hour
 	asked := 0
 	s.Stopped = func() bool { asked++; return asked == 3 }
-	if _, err := Run(s, edf); err != ErrStopped || asked != 3 {
+	if _, err := Run(s, ours); err != ErrStopped || asked != 3 {
 		t.Errorf("%v after %d questions", err, asked)
 	}
 }

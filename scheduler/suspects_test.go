@@ -489,7 +489,9 @@ func TestTrialKeepsAwayFromWhatElseIsSuspect(t *testing.T) {
 		}
 		return fate
 	}
-	f.ask(3, 0, 30)
+	for id := RequestID(30); id < 80; id++ { // so many that two copies are wanted
+		f.ask(3, 0, id)
+	}
 	f.step()
 	f.run(Instant(7 * ms))
 	f.ask(1, 0, 1)

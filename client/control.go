@@ -55,6 +55,14 @@ func (c *Client) ResumeModel(ctx context.Context, name, version string) ([]uint6
 	return answer.GetModelIds(), err
 }
 
+// PinModel has the weights of a model stay on so many devices, or, with 0, ends
+// that; it returns the ids of the versions concerned. An empty version means all.
+func (c *Client) PinModel(ctx context.Context, name, version string, devices uint32) ([]uint64, error) {
+	request := &controlpb.PinModelRequest{RequestId: rand.Text(), Name: name, Version: version, Devices: devices}
+	answer, err := change(ctx, c, controlpb.ControlClient.PinModel, request, &request.RequestedAgoNs)
+	return answer.GetModelIds(), err
+}
+
 // SetSettings replaces the cluster's settings.
 func (c *Client) SetSettings(ctx context.Context, settings *logpb.Settings) (*logpb.Settings, error) {
 	request := &controlpb.SetSettingsRequest{RequestId: rand.Text(), Settings: settings}

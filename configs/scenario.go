@@ -58,6 +58,8 @@ type ScenarioModel struct {
 	MaxRows int `yaml:"max_rows"`
 	// Batched: requests may run together.
 	Batched bool `yaml:"batched"`
+	// Pinned is on how many devices its weights are to stay, of each copy; 0: it is not pinned.
+	Pinned int `yaml:"pinned"`
 }
 
 // ScenarioWorkers is so many workers alike. Those of w are called w1, w2, …
@@ -239,6 +241,7 @@ func (k *checker) scenarioModel(path string, m ScenarioModel) {
 	k.required(path+".name", m.Name, "resnet")
 	atLeast(k, path+".copies", m.Copies, 1)
 	within(k, path+".max_rows", m.MaxRows, 0, maxBatchRows)
+	within(k, path+".pinned", m.Pinned, 0, maxPinned)
 	if m.Profile == "" && len(m.Profiles) == 0 {
 		k.report(path+".profile", "write the name of a row of the table, for example resnet50_v2", "is required")
 	}

@@ -61,6 +61,7 @@ func TestBadScenarios(t *testing.T) {
 		leastScenario + "slowdowns: [{worker: w, at: 1s}]\n":                              "slowdowns[0].factor: 0 is out of range",
 		leastScenario + "failures: [{at: soon}]\n":                                        `failures[0].at: "soon" is not a duration`,
 		strings.Replace(leastScenario, "profile: p", "copies: 0", 1):                      "models[0].copies: 0 is too low",
+		strings.Replace(leastScenario, "profile: p", "pinned: -1", 1):                     "models[0].pinned: -1 is out of range",
 	} {
 		_, err := ParseScenario("s", []byte(text))
 		if _, ok := errors.AsType[Problems](err); !ok || !strings.Contains(err.Error(), want) {

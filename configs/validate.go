@@ -17,6 +17,7 @@ const (
 	maxControllers  = 7
 	maxMessage      = 1 * GiB
 	maxBatchRows    = 1024
+	maxPinned       = 10_000
 	leastPage       = 4 * KiB
 	leastHostMemory = 1 * MiB
 	leastRaftTime   = 5 * time.Millisecond

@@ -65,7 +65,8 @@ func (f *feed) contacted(s *fsm.State) bool {
 	return true
 }
 
-// modelEvents are about models that came or went, and profiles that changed.
+// modelEvents are about models that came, went or were pinned, and profiles that
+// changed.
 // Records are never modified, so an equal pointer is an equal record.
 func (f *feed) modelEvents(s *fsm.State, events []scheduler.Event) []scheduler.Event {
 	current := map[uint64]*logpb.Model{}
@@ -76,9 +77,10 @@ func (f *feed) modelEvents(s *fsm.State, events []scheduler.Event) []scheduler.E
 		current[m.Id] = m
 		known := f.models[m.Id]
 		f.models[m.Id] = m
-		if known == nil {
+		if known == nil || known.Pinned != m.Pinned {
 			events = append(events, scheduler.ModelAdded{Model: &scheduler.Model{
 				ID: scheduler.ModelID(m.Id), MaxRows: maxRows(m), Batched: m.Info.Signature.GetBatched(), WeightsBytes: int64(m.Info.WeightsBytes),
+				Pinned: int(m.Pinned),
 			}})
 		}
 		if known.GetBlame() != m.Blame {

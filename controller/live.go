@@ -74,6 +74,7 @@ func (w *connection) live(names func(id uint64) string) *controlpb.WorkerLive {
 			device.Resident = append(device.Resident, names(id))
 		}
 		slices.Sort(device.Resident)
+		device.ResidentIds = slices.Sorted(slices.Values(v.resident[d.Index]))
 		l.Devices = append(l.Devices, device)
 	}
 	return l

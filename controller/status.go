@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/orrery-project/orrery/fsm"
 	"github.com/orrery-project/orrery/proto/controlpb"
 	"github.com/orrery-project/orrery/proto/logpb"
@@ -57,6 +59,9 @@ func modelStatus(s *fsm.State, m *logpb.Model, live liveWorkers) *controlpb.Mode
 	}
 	if old := s.Model(m.Replaces); m.Replaces != 0 {
 		status.Replacement = fmt.Sprintf("it is to take the place of version %s, which serves until it can", old.GetVersion())
+	}
+	if m.Pinned > 0 && live != nil {
+		status.PinnedNow = proto.Uint32(live.devicesWith(m.Id))
 	}
 	return status
 }

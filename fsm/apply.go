@@ -130,6 +130,8 @@ func (s *State) perform(cmd *logpb.Command) *logpb.Result {
 		return s.restoreState(body.RestoreState)
 	case *logpb.Command_SetModelBlame:
 		return s.setModelBlame(body.SetModelBlame)
+	case *logpb.Command_PinModel:
+		return s.pinModel(body.PinModel)
 	case *logpb.Command_LoadModel:
 		return s.loadModel(cmd.GetRequestId(), body.LoadModel)
 	case *logpb.Command_UnloadModel:

@@ -261,7 +261,18 @@ func writeFifthVersion(t *testing.T) {
 			understated.Version = 1
 			l.apply(understated)
 		}
+		for _, pin := range []*logpb.PinModel{{Name: "m", Devices: version}, {Name: "m", Devices: maxPinned + 1}, {Name: "x", Devices: 1}} {
+			cmd := l.command(pin) // understated, releases that don't know it would stop
+			l.apply(cmd)
+			l.apply(cmd)
+		}
 	}
+	understated := l.command(&logpb.PinModel{Name: "m"})
+	understated.Version = 4
+	l.apply(understated)
+	l.ok(&logpb.LoadModel{Name: "m", Source: "b.onnx", Replace: true})
+	l.ok(&logpb.ReplaceModel{ModelId: 2})
+	l.ok(&logpb.PinModel{Name: "m", Version: "2", Devices: 7})
 	l.check()
 	l.draw(600, 31)
 	l.check()

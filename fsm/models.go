@@ -109,6 +109,9 @@ func (s *State) addModel(requestID string, wanted *logpb.LoadModel, instance uin
 		RequestId:    requestID,
 		WantedUnixNs: s.now,
 	}
+	if at.replaces != 0 {
+		m.Pinned = s.models.rows[at.replaces].GetPinned()
+	}
 	s.storeModel(m)
 	return m.GetId()
 }
@@ -121,16 +124,21 @@ func (s *State) unloadModel(c *logpb.UnloadModel) *logpb.Result {
 		ids = []uint64{m.GetId()}
 	}
 	if len(ids) == 0 {
-		which := fmt.Sprintf("model %q", c.GetName())
-		if c.GetVersion() != "" {
-			which = fmt.Sprintf("version %q of model %q", c.GetVersion(), c.GetName())
-		}
-		return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no %s is wanted; `orrery model list` shows the models", which)
+		return refuseUnknown(c.GetName(), c.GetVersion())
 	}
 	for _, id := range ids {
 		s.dropModel(s.models.rows[id])
 	}
 	return &logpb.Result{ModelIds: ids}
+}
+
+// refuseUnknown is for a version of a model that is not wanted; empty: for all of them.
+func refuseUnknown(name, version string) *logpb.Result {
+	which := fmt.Sprintf("model %q", name)
+	if version != "" {
+		which = fmt.Sprintf("version %q of model %q", version, name)
+	}
+	return refuse(logpb.Reason_REASON_UNKNOWN_MODEL, "no %s is wanted; `orrery model list` shows the models", which)
 }
 
 func (s *State) setModelBlame(c *logpb.SetModelBlame) *logpb.Result {

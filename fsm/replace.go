@@ -59,7 +59,7 @@ func (s *State) replaceModel(c *logpb.ReplaceModel) *logpb.Result {
 	}
 	if old := s.Model(m.GetReplaces()); old != nil {
 		retired := proto.CloneOf(old)
-		retired.Retiring = true
+		retired.Retiring, retired.Pinned = true, 0
 		s.storeModel(retired)
 	}
 	m = proto.CloneOf(m)

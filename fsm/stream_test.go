@@ -57,7 +57,7 @@ func body(t *rapid.T) proto.Message {
 	version := rapid.SampledFrom([]string{"", "1", "2", "10"})
 	kind := rapid.SampledFrom([]string{"cpu", "gpu"})
 	digest := rapid.SampledFrom([]string{digestA, digestA, digestA, digestB})
-	switch rapid.IntRange(0, 22).Draw(t, "body") {
+	switch rapid.IntRange(0, 24).Draw(t, "body") {
 	case 0, 1, 2:
 		w := worker(name.Draw(t, "worker"), incarnation.Draw(t, "incarnation"))
 		w.Speed = rapid.SampledFrom([]float64{1, 2.5, 0}).Draw(t, "speed")
@@ -134,6 +134,11 @@ func body(t *rapid.T) proto.Message {
 		}}}
 	case 20, 21:
 		return &logpb.ReplaceModel{ModelId: rapid.Uint64Range(1, 12).Draw(t, "id")}
+	case 22, 23:
+		return &logpb.PinModel{
+			Name: model.Draw(t, "model"), Version: version.Draw(t, "version"),
+			Devices: rapid.SampledFrom([]uint32{0, 1, 1, 2, maxPinned + 1}).Draw(t, "devices"),
+		}
 	default:
 		return &logpb.TakeDigest{}
 	}

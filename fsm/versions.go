@@ -32,6 +32,8 @@ func kindVersion(cmd *logpb.Command) uint32 {
 		return 3
 	case *logpb.Command_ReopenStartup, *logpb.Command_PutDeviceChecks, *logpb.Command_ReplaceModel:
 		return 4
+	case *logpb.Command_PinModel:
+		return 5
 	}
 	return 0
 }

@@ -21,7 +21,7 @@ func raised(t testing.TB) *log {
 }
 
 func TestEveryKindOfCommandHasAVersion(t *testing.T) {
-	later := map[string]uint32{"check_digest": 2, "set_model_blame": 3, "reopen_startup": 4, "put_device_checks": 4, "replace_model": 4}
+	later := map[string]uint32{"check_digest": 2, "set_model_blame": 3, "reopen_startup": 4, "put_device_checks": 4, "replace_model": 4, "pin_model": 5}
 	fields := (&logpb.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
 	for i := range fields.Len() {
 		cmd := &logpb.Command{}

@@ -224,6 +224,7 @@ func (p *core) inTransfer(pl *place) bool {
 func (p *core) modelAdded(spec *Model) {
 	m := p.model(spec.ID)
 	delete(p.gone, spec.ID)
+	p.unpin(m, spec.Pinned)
 	m.Model, m.known, m.removed = *spec, true, false
 	m.refresh()
 	p.keepPinned(m)

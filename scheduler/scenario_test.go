@@ -172,8 +172,12 @@ func (s *scenario) event(words []string) Event {
 	case "policy":
 		return PolicyChanged{plain[0]}
 	case "model":
-		return ModelAdded{&Model{ID: ModelID(number(0)), MaxRows: int(s.number(named["rows"])),
-			Batched: named["batched"] != "no", WeightsBytes: int64(s.number(named["pages"])) << 20}}
+		m := &Model{ID: ModelID(number(0)), MaxRows: int(s.number(named["rows"])),
+			Batched: named["batched"] != "no", WeightsBytes: int64(s.number(named["pages"])) << 20}
+		if n := named["pinned"]; n != "" {
+			m.Pinned = int(s.number(n))
+		}
+		return ModelAdded{m}
 	case "profile":
 		f := &Profile{Model: ModelID(number(0)), DeviceKind: plain[1], WeightsLoad: s.duration(named["load"])}
 		for _, w := range strings.Split(named["takes"], ",") {

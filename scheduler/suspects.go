@@ -138,6 +138,7 @@ func (p *core) modelBlamed(id ModelID, blamed bool) {
 	case m != nil && !blamed:
 		m.stopped, m.doubt = false, doubt{}
 		p.stir(m)
+		p.keepPinned(m)
 	}
 }
 

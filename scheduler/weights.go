@@ -58,8 +58,20 @@ func (p *core) keepPinned(m *model) {
 	}
 }
 
-// pinnedHere says that the model would be on too few devices with one less.
-func (m *model) pinnedHere() bool { return m.known && m.present <= m.Pinned }
+// unpin forgets that weights of the model are to come, if it had more pins before.
+func (p *core) unpin(m *model, pinned int) {
+	if pinned < m.Pinned && m.warm > 0 {
+		m.warm = 0
+		p.warm = slices.DeleteFunc(p.warm, func(w *model) bool { return w == m })
+	}
+}
+
+// pinned says that the model would be on too few devices without its weights here.
+// Where nobody could use them they are not pinned.
+func (pl *place) pinned() bool {
+	m := pl.model
+	return m.known && !m.stopped && pl.countedPresent == 1 && m.present <= m.Pinned
+}
 
 // lacksWeights notes that requests wait for a model that is nowhere.
 func (p *core) lacksWeights(m *model) {
@@ -390,7 +402,7 @@ func (p *core) cheapest(d *device, lacking int, rank Instant) (victims []*place,
 	var candidates []*place
 	reclaimable := 0
 	for _, v := range d.resident {
-		if v.running > 0 || v.model.pinnedHere() || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
+		if v.running > 0 || v.pinned() || v.taken == 0 || v.model.waiting > 0 && v.usable() &&
 			v.model.head(p.options.BestEffortAge).urgency(p.options.BestEffortAge) <= rank {
 			continue
 		}

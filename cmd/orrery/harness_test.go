@@ -174,6 +174,26 @@ func (f *fake) ResumeModel(_ context.Context, r *controlpb.ResumeModelRequest) (
 	return &controlpb.ResumeModelResponse{ModelIds: map[string][]uint64{"fashion-mlp": {1}}[r.Name]}, nil
 }
 
+// PinModel has the weights of what it pins on one device.
+func (f *fake) PinModel(_ context.Context, r *controlpb.PinModelRequest) (*controlpb.PinModelResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &controlpb.PinModelResponse{}
+	for i, m := range f.models {
+		if m.Model.Name != r.Name || r.Version != "" && r.Version != m.Model.Version {
+			continue
+		}
+		m = proto.CloneOf(m)
+		m.Model.Pinned, m.PinnedNow = r.Devices, proto.Uint32(1)
+		f.models[i] = m
+		answer.ModelIds = append(answer.ModelIds, m.Model.Id)
+	}
+	if len(answer.ModelIds) == 0 {
+		return nil, grpcerr.Status(errs.New(errs.UnknownModel, "no model %q is wanted", r.Name))
+	}
+	return answer, nil
+}
+
 func (f *fake) ListModels(_ context.Context, r *controlpb.ListModelsRequest) (*controlpb.ListModelsResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

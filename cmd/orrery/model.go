@@ -12,9 +12,9 @@ import (
 )
 
 func (a *app) modelCommand() *cobra.Command {
-	return group("model", "Load, replace, unload and list models",
+	return group("model", "Load, replace, unload, pin and list models",
 		a.modelLoadCommand(), a.modelReplaceCommand(), a.modelUnloadCommand(), a.modelListCommand(), a.modelStatusCommand(),
-		a.modelProfileCommand(), a.modelResumeCommand())
+		a.modelProfileCommand(), a.modelPinCommand(), a.modelUnpinCommand(), a.modelResumeCommand())
 }
 
 func (a *app) modelUnloadCommand() *cobra.Command {
@@ -82,7 +82,9 @@ func (a *app) modelStatusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "status NAME", Short: "Show a model's copies and measured times",
 		Long: `Shows a model's versions, their copies and measured times. A replacement says whose
-place it is to take, and a retiring version that another one has taken its place.
+place it is to take, and a retiring version that another one has taken its place. A
+pinned model says on how many devices its weights are to stay, and on how many they
+are, when those are fewer.
 "orrery model profile" shows more of the measured times.`,
 		Args: arguments(cobra.ExactArgs(1)),
 	}

@@ -31,7 +31,8 @@ func modelsTable(w io.Writer, models []*controlpb.ModelStatus) {
 	}
 }
 
-// stateText says whether a model can be served, and what becomes of a replacement.
+// stateText says whether a model can be served, what becomes of a replacement, and
+// whether it is pinned.
 func stateText(m *controlpb.ModelStatus) string {
 	state := "ready"
 	switch {
@@ -45,7 +46,20 @@ func stateText(m *controlpb.ModelStatus) string {
 	if m.Replacement != "" {
 		state += "; " + m.Replacement
 	}
+	if m.Model.GetPinned() > 0 {
+		state += "; " + pinText(m)
+	}
 	return state
+}
+
+// pinText says to how many devices a model is pinned, and on how many its weights are
+// when those are fewer.
+func pinText(m *controlpb.ModelStatus) string {
+	text := "pinned to " + plural(int(m.Model.GetPinned()), "device")
+	if m.PinnedNow != nil && m.GetPinnedNow() < m.Model.GetPinned() {
+		text += fmt.Sprintf(", its weights are on %d", m.GetPinnedNow())
+	}
+	return text
 }
 
 // obstacleText is why a model can't be served, and what would help.

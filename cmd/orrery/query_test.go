@@ -24,6 +24,7 @@ func TestTables(t *testing.T) {
 	var all strings.Builder
 	for _, line := range []string{"model list", "model status fashion-mlp", "model unload fashion-mlp", "worker list", "worker status w1",
 		"worker cordon w2", "worker evict w2", "worker resume w2", "worker remove w2", "worker drain w3 --deadline 90s", "worker drain w4 --wait=false",
+		"model pin fashion-mlp", "model list", "model pin fashion-mlp --devices 2 --model-version 1", "model status fashion-mlp", "model unpin fashion-mlp",
 		"model resume fashion-mlp", "model resume other", "model profile", "model profile fashion-mlp", "model profile fashion-mlp --ascii",
 		"model profile retiree", "startup status", "startup reopen", "startup close", "cluster status"} {
 		o := execute(t, n, environ, strings.Fields(line)...)
@@ -60,6 +61,22 @@ func TestADrainThatIsCalledOff(t *testing.T) {
 	}
 	if err := q.awaitDrained(t.Context(), &logpb.Worker{Name: "w1", Incarnation: "A0"}); err != nil {
 		t.Errorf("it was restarted meanwhile: %v", err)
+	}
+}
+
+func TestPinsRefuseBadInput(t *testing.T) {
+	n := testnet.New()
+	answers().start(t, n)
+	for line, words := range map[string]string{
+		"model pin fashion-mlp --devices 0":  "`orrery model unpin` ends a pin",
+		"model pin fashion-mlp --devices -1": "invalid argument",
+		"model pin":                          "accepts 1 arg",
+		"model unpin":                        "accepts 1 arg",
+		"model pin other":                    `no model "other"`,
+	} {
+		if o := execute(t, n, environ, strings.Fields(line)...); o.status == 0 || o.out != "" || !strings.Contains(o.err, words) {
+			t.Errorf("%s: %+v", line, o)
+		}
 	}
 }
 

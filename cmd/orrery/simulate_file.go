@@ -118,7 +118,7 @@ func (f *scenarioFile) addModels(s *sim.Scenario) error {
 		if f.models[m.Name] != nil {
 			return fmt.Errorf("%s: models[%d]: there are two models %q", f.path, i, m.Name)
 		}
-		model := sim.Model{MaxRows: m.MaxRows, Alone: !m.Batched}
+		model := sim.Model{MaxRows: m.MaxRows, Alone: !m.Batched, Pinned: m.Pinned}
 		rows := maps.Clone(m.Profiles)
 		if rows == nil {
 			rows = map[string]string{}

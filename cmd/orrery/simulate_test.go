@@ -97,6 +97,25 @@ func TestTheSampleScenarioIsPlayed(t *testing.T) {
 	}
 }
 
+func TestAScenarioPinsModels(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "scenario.yaml")
+	if err := os.WriteFile(path, []byte(`
+models: [{name: kept, profile: resnet50_v2, pinned: 1}, {name: other, copies: 4, profile: resnet50_v2}]
+workers: [{name: w, pages: 14}]
+workloads: [{name: all, arrivals: poisson, rate: 50, start: 1s}]
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := simulateOK(t, "--scenario "+path)
+	// The seventh column tells of cold starts.
+	if !regexp.MustCompile(`(?m)^kept +\d+ +100 % +\d+ +0 +0 +0 +0 `).MatchString(out) {
+		t.Errorf("the pinned model was cold:\n%s", out)
+	}
+	if !regexp.MustCompile(`(?m)^other-1 +\d+ +100 % +\d+ +0 +0 +0 +[1-9]`).MatchString(out) {
+		t.Errorf("no other model was cold: there was room:\n%s", out)
+	}
+}
+
 func TestTracesArePlayed(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

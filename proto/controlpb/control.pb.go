@@ -239,7 +239,11 @@ type ModelStatus struct {
 	// The numbers of rows that are measured.
 	ProfileRows []uint32 `protobuf:"varint,8,rep,packed,name=profile_rows,json=profileRows,proto3" json:"profile_rows,omitempty"`
 	// How a replacement goes on, for a person; empty: there is none.
-	Replacement   string `protobuf:"bytes,9,opt,name=replacement,proto3" json:"replacement,omitempty"`
+	Replacement string `protobuf:"bytes,9,opt,name=replacement,proto3" json:"replacement,omitempty"`
+	// On how many devices the weights of a pinned model are right now: on fewer than
+	// it is pinned to while they are on their way, and when there is no room. Unset for
+	// others, and when the leader was not asked.
+	PinnedNow     *uint32 `protobuf:"varint,10,opt,name=pinned_now,json=pinnedNow,proto3,oneof" json:"pinned_now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +339,13 @@ func (x *ModelStatus) GetReplacement() string {
 		return x.Replacement
 	}
 	return ""
+}
+
+func (x *ModelStatus) GetPinnedNow() uint32 {
+	if x != nil && x.PinnedNow != nil {
+		return *x.PinnedNow
+	}
+	return 0
 }
 
 // DeviceRatio is how a device compares with others of its kind.
@@ -855,7 +866,9 @@ type DeviceLive struct {
 	Executing   string `protobuf:"bytes,6,opt,name=executing,proto3" json:"executing,omitempty"`
 	ExecutingNs int64  `protobuf:"varint,7,opt,name=executing_ns,json=executingNs,proto3" json:"executing_ns,omitempty"`
 	// Models whose weights are there, by name.
-	Resident      []string `protobuf:"bytes,8,rep,name=resident,proto3" json:"resident,omitempty"`
+	Resident []string `protobuf:"bytes,8,rep,name=resident,proto3" json:"resident,omitempty"`
+	// Their ids, ascending.
+	ResidentIds   []uint64 `protobuf:"varint,9,rep,packed,name=resident_ids,json=residentIds,proto3" json:"resident_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -942,6 +955,13 @@ func (x *DeviceLive) GetExecutingNs() int64 {
 func (x *DeviceLive) GetResident() []string {
 	if x != nil {
 		return x.Resident
+	}
+	return nil
+}
+
+func (x *DeviceLive) GetResidentIds() []uint64 {
+	if x != nil {
+		return x.ResidentIds
 	}
 	return nil
 }
@@ -1453,6 +1473,130 @@ func (x *ResumeModelResponse) GetModelIds() []uint64 {
 	return nil
 }
 
+type PinModelRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: all versions.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// On how many devices, at most 10000; more than there are: on all. 0: it is not
+	// pinned any more.
+	Devices        uint32 `protobuf:"varint,4,opt,name=devices,proto3" json:"devices,omitempty"`
+	RequestedAgoNs int64  `protobuf:"varint,5,opt,name=requested_ago_ns,json=requestedAgoNs,proto3" json:"requested_ago_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PinModelRequest) Reset() {
+	*x = PinModelRequest{}
+	mi := &file_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinModelRequest) ProtoMessage() {}
+
+func (x *PinModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinModelRequest.ProtoReflect.Descriptor instead.
+func (*PinModelRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PinModelRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PinModelRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinModelRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PinModelRequest) GetDevices() uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return 0
+}
+
+func (x *PinModelRequest) GetRequestedAgoNs() int64 {
+	if x != nil {
+		return x.RequestedAgoNs
+	}
+	return 0
+}
+
+type PinModelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that are pinned now, or are no longer.
+	ModelIds      []uint64 `protobuf:"varint,1,rep,packed,name=model_ids,json=modelIds,proto3" json:"model_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinModelResponse) Reset() {
+	*x = PinModelResponse{}
+	mi := &file_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinModelResponse) ProtoMessage() {}
+
+func (x *PinModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinModelResponse.ProtoReflect.Descriptor instead.
+func (*PinModelResponse) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PinModelResponse) GetModelIds() []uint64 {
+	if x != nil {
+		return x.ModelIds
+	}
+	return nil
+}
+
 type Replica struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1471,7 +1615,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1627,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1640,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Replica) GetName() string {
@@ -1573,7 +1717,7 @@ type SetSettingsRequest struct {
 
 func (x *SetSettingsRequest) Reset() {
 	*x = SetSettingsRequest{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1729,7 @@ func (x *SetSettingsRequest) String() string {
 func (*SetSettingsRequest) ProtoMessage() {}
 
 func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1742,7 @@ func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetSettingsRequest) GetRequestId() string {
@@ -1631,7 +1775,7 @@ type SetSettingsResponse struct {
 
 func (x *SetSettingsResponse) Reset() {
 	*x = SetSettingsResponse{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1787,7 @@ func (x *SetSettingsResponse) String() string {
 func (*SetSettingsResponse) ProtoMessage() {}
 
 func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1800,7 @@ func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetSettingsResponse) GetSettings() *logpb.Settings {
@@ -1676,7 +1820,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1832,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1845,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClusterStatusRequest) GetStale() bool {
@@ -1738,7 +1882,7 @@ type ClusterStatusResponse struct {
 
 func (x *ClusterStatusResponse) Reset() {
 	*x = ClusterStatusResponse{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1894,7 @@ func (x *ClusterStatusResponse) String() string {
 func (*ClusterStatusResponse) ProtoMessage() {}
 
 func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1907,7 @@ func (x *ClusterStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusResponse.ProtoReflect.Descriptor instead.
 func (*ClusterStatusResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClusterStatusResponse) GetCluster() *logpb.Cluster {
@@ -1870,7 +2014,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2026,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2039,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Member) GetName() string {
@@ -1934,7 +2078,7 @@ type StartupRequest struct {
 
 func (x *StartupRequest) Reset() {
 	*x = StartupRequest{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2090,7 @@ func (x *StartupRequest) String() string {
 func (*StartupRequest) ProtoMessage() {}
 
 func (x *StartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2103,7 @@ func (x *StartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupRequest.ProtoReflect.Descriptor instead.
 func (*StartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 type ModelProgress struct {
@@ -1985,7 +2129,7 @@ type ModelProgress struct {
 
 func (x *ModelProgress) Reset() {
 	*x = ModelProgress{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2141,7 @@ func (x *ModelProgress) String() string {
 func (*ModelProgress) ProtoMessage() {}
 
 func (x *ModelProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2154,7 @@ func (x *ModelProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelProgress.ProtoReflect.Descriptor instead.
 func (*ModelProgress) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{28}
+	return file_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ModelProgress) GetName() string {
@@ -2105,7 +2249,7 @@ type StartupStatus struct {
 
 func (x *StartupStatus) Reset() {
 	*x = StartupStatus{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2261,7 @@ func (x *StartupStatus) String() string {
 func (*StartupStatus) ProtoMessage() {}
 
 func (x *StartupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2274,7 @@ func (x *StartupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartupStatus.ProtoReflect.Descriptor instead.
 func (*StartupStatus) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{29}
+	return file_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartupStatus) GetPhase() logpb.Phase {
@@ -2200,7 +2344,7 @@ type ReopenStartupRequest struct {
 
 func (x *ReopenStartupRequest) Reset() {
 	*x = ReopenStartupRequest{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2356,7 @@ func (x *ReopenStartupRequest) String() string {
 func (*ReopenStartupRequest) ProtoMessage() {}
 
 func (x *ReopenStartupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2369,7 @@ func (x *ReopenStartupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenStartupRequest.ProtoReflect.Descriptor instead.
 func (*ReopenStartupRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{30}
+	return file_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReopenStartupRequest) GetRequestId() string {
@@ -2258,7 +2402,7 @@ type ReopenStartupResponse struct {
 
 func (x *ReopenStartupResponse) Reset() {
 	*x = ReopenStartupResponse{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2414,7 @@ func (x *ReopenStartupResponse) String() string {
 func (*ReopenStartupResponse) ProtoMessage() {}
 
 func (x *ReopenStartupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2427,7 @@ func (x *ReopenStartupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenStartupResponse.ProtoReflect.Descriptor instead.
 func (*ReopenStartupResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{31}
+	return file_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReopenStartupResponse) GetStatus() *StartupStatus {
@@ -2303,7 +2447,7 @@ type JoinReplicaRequest struct {
 
 func (x *JoinReplicaRequest) Reset() {
 	*x = JoinReplicaRequest{}
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2459,7 @@ func (x *JoinReplicaRequest) String() string {
 func (*JoinReplicaRequest) ProtoMessage() {}
 
 func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2472,7 @@ func (x *JoinReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaRequest.ProtoReflect.Descriptor instead.
 func (*JoinReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{32}
+	return file_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *JoinReplicaRequest) GetPeerAddress() string {
@@ -2347,7 +2491,7 @@ type JoinReplicaResponse struct {
 
 func (x *JoinReplicaResponse) Reset() {
 	*x = JoinReplicaResponse{}
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2503,7 @@ func (x *JoinReplicaResponse) String() string {
 func (*JoinReplicaResponse) ProtoMessage() {}
 
 func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[33]
+	mi := &file_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2516,7 @@ func (x *JoinReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReplicaResponse.ProtoReflect.Descriptor instead.
 func (*JoinReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{33}
+	return file_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *JoinReplicaResponse) GetReplicaId() string {
@@ -2392,7 +2536,7 @@ type RemoveReplicaRequest struct {
 
 func (x *RemoveReplicaRequest) Reset() {
 	*x = RemoveReplicaRequest{}
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2548,7 @@ func (x *RemoveReplicaRequest) String() string {
 func (*RemoveReplicaRequest) ProtoMessage() {}
 
 func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[34]
+	mi := &file_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2561,7 @@ func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{34}
+	return file_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RemoveReplicaRequest) GetReplica() string {
@@ -2436,7 +2580,7 @@ type RemoveReplicaResponse struct {
 
 func (x *RemoveReplicaResponse) Reset() {
 	*x = RemoveReplicaResponse{}
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2592,7 @@ func (x *RemoveReplicaResponse) String() string {
 func (*RemoveReplicaResponse) ProtoMessage() {}
 
 func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[35]
+	mi := &file_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2605,7 @@ func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{35}
+	return file_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveReplicaResponse) GetReplicaId() string {
@@ -2481,7 +2625,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_control_proto_msgTypes[36]
+	mi := &file_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2637,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[36]
+	mi := &file_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2650,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{36}
+	return file_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TransferLeadershipRequest) GetReplica() string {
@@ -2526,7 +2670,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_control_proto_msgTypes[37]
+	mi := &file_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2682,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[37]
+	mi := &file_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2695,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{37}
+	return file_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -2570,7 +2714,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_control_proto_msgTypes[38]
+	mi := &file_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2726,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[38]
+	mi := &file_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2739,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{38}
+	return file_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SaveSnapshotRequest) GetStale() bool {
@@ -2619,7 +2763,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_control_proto_msgTypes[39]
+	mi := &file_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2775,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[39]
+	mi := &file_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2788,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{39}
+	return file_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotChunk) GetData() []byte {
@@ -2684,7 +2828,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_control_proto_msgTypes[40]
+	mi := &file_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2840,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[40]
+	mi := &file_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2853,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{40}
+	return file_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RestoreSnapshotResponse) GetEpoch() uint64 {
@@ -2740,7 +2884,7 @@ type SnapshotSummary struct {
 
 func (x *SnapshotSummary) Reset() {
 	*x = SnapshotSummary{}
-	mi := &file_control_proto_msgTypes[41]
+	mi := &file_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2896,7 @@ func (x *SnapshotSummary) String() string {
 func (*SnapshotSummary) ProtoMessage() {}
 
 func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[41]
+	mi := &file_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2909,7 @@ func (x *SnapshotSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSummary.ProtoReflect.Descriptor instead.
 func (*SnapshotSummary) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{41}
+	return file_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SnapshotSummary) GetFormat() uint32 {
@@ -2856,7 +3000,7 @@ const file_control_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x124\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1c.orrery.log.v1.HoldingStatusR\x06status\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x17\n" +
-	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\xdf\x02\n" +
+	"\aload_ns\x18\x04 \x01(\x03R\x06loadNs\"\x92\x03\n" +
 	"\vModelStatus\x12*\n" +
 	"\x05model\x18\x01 \x01(\v2\x14.orrery.log.v1.ModelR\x05model\x12/\n" +
 	"\x06copies\x18\x02 \x03(\v2\x17.orrery.control.v1.CopyR\x06copies\x122\n" +
@@ -2866,7 +3010,11 @@ const file_control_proto_rawDesc = "" +
 	"\x04code\x18\x06 \x01(\tR\x04code\x126\n" +
 	"\x06checks\x18\a \x03(\v2\x1e.orrery.control.v1.DeviceRatioR\x06checks\x12!\n" +
 	"\fprofile_rows\x18\b \x03(\rR\vprofileRows\x12 \n" +
-	"\vreplacement\x18\t \x01(\tR\vreplacement\"W\n" +
+	"\vreplacement\x18\t \x01(\tR\vreplacement\x12\"\n" +
+	"\n" +
+	"pinned_now\x18\n" +
+	" \x01(\rH\x00R\tpinnedNow\x88\x01\x01B\r\n" +
+	"\v_pinned_now\"W\n" +
 	"\vDeviceRatio\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x120\n" +
 	"\x05check\x18\x02 \x01(\v2\x1a.orrery.log.v1.DeviceCheckR\x05check\"K\n" +
@@ -2907,7 +3055,7 @@ const file_control_proto_rawDesc = "" +
 	"\adevices\x18\x0e \x03(\v2\x1d.orrery.control.v1.DeviceLiveR\adevices\x12\x18\n" +
 	"\arepairs\x18\x0f \x01(\x04R\arepairs\x12\x12\n" +
 	"\x04twin\x18\x10 \x01(\tR\x04twin\x12\x18\n" +
-	"\aleaving\x18\x11 \x01(\bR\aleaving\"\xe0\x01\n" +
+	"\aleaving\x18\x11 \x01(\bR\aleaving\"\x83\x02\n" +
 	"\n" +
 	"DeviceLive\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
@@ -2918,7 +3066,8 @@ const file_control_proto_rawDesc = "" +
 	"\x05pages\x18\x05 \x01(\rR\x05pages\x12\x1c\n" +
 	"\texecuting\x18\x06 \x01(\tR\texecuting\x12!\n" +
 	"\fexecuting_ns\x18\a \x01(\x03R\vexecutingNs\x12\x1a\n" +
-	"\bresident\x18\b \x03(\tR\bresident\"\x9c\x01\n" +
+	"\bresident\x18\b \x03(\tR\bresident\x12!\n" +
+	"\fresident_ids\x18\t \x03(\x04R\vresidentIds\"\x9c\x01\n" +
 	"\n" +
 	"WorkerInfo\x12-\n" +
 	"\x06worker\x18\x01 \x01(\v2\x15.orrery.log.v1.WorkerR\x06worker\x121\n" +
@@ -2954,6 +3103,15 @@ const file_control_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12(\n" +
 	"\x10requested_ago_ns\x18\x04 \x01(\x03R\x0erequestedAgoNs\"2\n" +
 	"\x13ResumeModelResponse\x12\x1b\n" +
+	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"\xa2\x01\n" +
+	"\x0fPinModelRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
+	"\adevices\x18\x04 \x01(\rR\adevices\x12(\n" +
+	"\x10requested_ago_ns\x18\x05 \x01(\x03R\x0erequestedAgoNs\"/\n" +
+	"\x10PinModelResponse\x12\x1b\n" +
 	"\tmodel_ids\x18\x01 \x03(\x04R\bmodelIds\"\xf1\x01\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
@@ -3060,7 +3218,7 @@ const file_control_proto_rawDesc = "" +
 	"\bprofiles\x18\b \x01(\rR\bprofiles\x12\x14\n" +
 	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06digest\x18\n" +
-	" \x01(\tR\x06digest2\x84\r\n" +
+	" \x01(\tR\x06digest2\xdb\r\n" +
 	"\aControl\x12X\n" +
 	"\tLoadModel\x12#.orrery.control.v1.LoadModelRequest\x1a$.orrery.control.v1.LoadModelResponse\"\x00\x12^\n" +
 	"\vUnloadModel\x12%.orrery.control.v1.UnloadModelRequest\x1a&.orrery.control.v1.UnloadModelResponse\"\x00\x12[\n" +
@@ -3069,7 +3227,8 @@ const file_control_proto_rawDesc = "" +
 	"\vListWorkers\x12%.orrery.control.v1.ListWorkersRequest\x1a&.orrery.control.v1.ListWorkersResponse\"\x00\x12j\n" +
 	"\x0fSetWorkerStatus\x12).orrery.control.v1.SetWorkerStatusRequest\x1a*.orrery.control.v1.SetWorkerStatusResponse\"\x00\x12a\n" +
 	"\fRemoveWorker\x12&.orrery.control.v1.RemoveWorkerRequest\x1a'.orrery.control.v1.RemoveWorkerResponse\"\x00\x12^\n" +
-	"\vResumeModel\x12%.orrery.control.v1.ResumeModelRequest\x1a&.orrery.control.v1.ResumeModelResponse\"\x00\x12^\n" +
+	"\vResumeModel\x12%.orrery.control.v1.ResumeModelRequest\x1a&.orrery.control.v1.ResumeModelResponse\"\x00\x12U\n" +
+	"\bPinModel\x12\".orrery.control.v1.PinModelRequest\x1a#.orrery.control.v1.PinModelResponse\"\x00\x12^\n" +
 	"\vSetSettings\x12%.orrery.control.v1.SetSettingsRequest\x1a&.orrery.control.v1.SetSettingsResponse\"\x00\x12d\n" +
 	"\rClusterStatus\x12'.orrery.control.v1.ClusterStatusRequest\x1a(.orrery.control.v1.ClusterStatusResponse\"\x00\x12P\n" +
 	"\aStartup\x12!.orrery.control.v1.StartupRequest\x1a .orrery.control.v1.StartupStatus\"\x00\x12W\n" +
@@ -3093,7 +3252,7 @@ func file_control_proto_rawDescGZIP() []byte {
 	return file_control_proto_rawDescData
 }
 
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_control_proto_goTypes = []any{
 	(*Freshness)(nil),                  // 0: orrery.control.v1.Freshness
 	(*LoadModelRequest)(nil),           // 1: orrery.control.v1.LoadModelRequest
@@ -3116,66 +3275,68 @@ var file_control_proto_goTypes = []any{
 	(*RemoveWorkerResponse)(nil),       // 18: orrery.control.v1.RemoveWorkerResponse
 	(*ResumeModelRequest)(nil),         // 19: orrery.control.v1.ResumeModelRequest
 	(*ResumeModelResponse)(nil),        // 20: orrery.control.v1.ResumeModelResponse
-	(*Replica)(nil),                    // 21: orrery.control.v1.Replica
-	(*SetSettingsRequest)(nil),         // 22: orrery.control.v1.SetSettingsRequest
-	(*SetSettingsResponse)(nil),        // 23: orrery.control.v1.SetSettingsResponse
-	(*ClusterStatusRequest)(nil),       // 24: orrery.control.v1.ClusterStatusRequest
-	(*ClusterStatusResponse)(nil),      // 25: orrery.control.v1.ClusterStatusResponse
-	(*Member)(nil),                     // 26: orrery.control.v1.Member
-	(*StartupRequest)(nil),             // 27: orrery.control.v1.StartupRequest
-	(*ModelProgress)(nil),              // 28: orrery.control.v1.ModelProgress
-	(*StartupStatus)(nil),              // 29: orrery.control.v1.StartupStatus
-	(*ReopenStartupRequest)(nil),       // 30: orrery.control.v1.ReopenStartupRequest
-	(*ReopenStartupResponse)(nil),      // 31: orrery.control.v1.ReopenStartupResponse
-	(*JoinReplicaRequest)(nil),         // 32: orrery.control.v1.JoinReplicaRequest
-	(*JoinReplicaResponse)(nil),        // 33: orrery.control.v1.JoinReplicaResponse
-	(*RemoveReplicaRequest)(nil),       // 34: orrery.control.v1.RemoveReplicaRequest
-	(*RemoveReplicaResponse)(nil),      // 35: orrery.control.v1.RemoveReplicaResponse
-	(*TransferLeadershipRequest)(nil),  // 36: orrery.control.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 37: orrery.control.v1.TransferLeadershipResponse
-	(*SaveSnapshotRequest)(nil),        // 38: orrery.control.v1.SaveSnapshotRequest
-	(*SnapshotChunk)(nil),              // 39: orrery.control.v1.SnapshotChunk
-	(*RestoreSnapshotResponse)(nil),    // 40: orrery.control.v1.RestoreSnapshotResponse
-	(*SnapshotSummary)(nil),            // 41: orrery.control.v1.SnapshotSummary
-	(*logpb.LoadModel)(nil),            // 42: orrery.log.v1.LoadModel
-	(logpb.HoldingStatus)(0),           // 43: orrery.log.v1.HoldingStatus
-	(*logpb.Model)(nil),                // 44: orrery.log.v1.Model
-	(*logpb.Profile)(nil),              // 45: orrery.log.v1.Profile
-	(*logpb.DeviceCheck)(nil),          // 46: orrery.log.v1.DeviceCheck
-	(*logpb.Worker)(nil),               // 47: orrery.log.v1.Worker
-	(logpb.WorkerStatus)(0),            // 48: orrery.log.v1.WorkerStatus
-	(*logpb.Settings)(nil),             // 49: orrery.log.v1.Settings
-	(*logpb.Cluster)(nil),              // 50: orrery.log.v1.Cluster
-	(logpb.Phase)(0),                   // 51: orrery.log.v1.Phase
+	(*PinModelRequest)(nil),            // 21: orrery.control.v1.PinModelRequest
+	(*PinModelResponse)(nil),           // 22: orrery.control.v1.PinModelResponse
+	(*Replica)(nil),                    // 23: orrery.control.v1.Replica
+	(*SetSettingsRequest)(nil),         // 24: orrery.control.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),        // 25: orrery.control.v1.SetSettingsResponse
+	(*ClusterStatusRequest)(nil),       // 26: orrery.control.v1.ClusterStatusRequest
+	(*ClusterStatusResponse)(nil),      // 27: orrery.control.v1.ClusterStatusResponse
+	(*Member)(nil),                     // 28: orrery.control.v1.Member
+	(*StartupRequest)(nil),             // 29: orrery.control.v1.StartupRequest
+	(*ModelProgress)(nil),              // 30: orrery.control.v1.ModelProgress
+	(*StartupStatus)(nil),              // 31: orrery.control.v1.StartupStatus
+	(*ReopenStartupRequest)(nil),       // 32: orrery.control.v1.ReopenStartupRequest
+	(*ReopenStartupResponse)(nil),      // 33: orrery.control.v1.ReopenStartupResponse
+	(*JoinReplicaRequest)(nil),         // 34: orrery.control.v1.JoinReplicaRequest
+	(*JoinReplicaResponse)(nil),        // 35: orrery.control.v1.JoinReplicaResponse
+	(*RemoveReplicaRequest)(nil),       // 36: orrery.control.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil),      // 37: orrery.control.v1.RemoveReplicaResponse
+	(*TransferLeadershipRequest)(nil),  // 38: orrery.control.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 39: orrery.control.v1.TransferLeadershipResponse
+	(*SaveSnapshotRequest)(nil),        // 40: orrery.control.v1.SaveSnapshotRequest
+	(*SnapshotChunk)(nil),              // 41: orrery.control.v1.SnapshotChunk
+	(*RestoreSnapshotResponse)(nil),    // 42: orrery.control.v1.RestoreSnapshotResponse
+	(*SnapshotSummary)(nil),            // 43: orrery.control.v1.SnapshotSummary
+	(*logpb.LoadModel)(nil),            // 44: orrery.log.v1.LoadModel
+	(logpb.HoldingStatus)(0),           // 45: orrery.log.v1.HoldingStatus
+	(*logpb.Model)(nil),                // 46: orrery.log.v1.Model
+	(*logpb.Profile)(nil),              // 47: orrery.log.v1.Profile
+	(*logpb.DeviceCheck)(nil),          // 48: orrery.log.v1.DeviceCheck
+	(*logpb.Worker)(nil),               // 49: orrery.log.v1.Worker
+	(logpb.WorkerStatus)(0),            // 50: orrery.log.v1.WorkerStatus
+	(*logpb.Settings)(nil),             // 51: orrery.log.v1.Settings
+	(*logpb.Cluster)(nil),              // 52: orrery.log.v1.Cluster
+	(logpb.Phase)(0),                   // 53: orrery.log.v1.Phase
 }
 var file_control_proto_depIdxs = []int32{
-	42, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
-	43, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
-	44, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
+	44, // 0: orrery.control.v1.LoadModelRequest.model:type_name -> orrery.log.v1.LoadModel
+	45, // 1: orrery.control.v1.Copy.status:type_name -> orrery.log.v1.HoldingStatus
+	46, // 2: orrery.control.v1.ModelStatus.model:type_name -> orrery.log.v1.Model
 	2,  // 3: orrery.control.v1.ModelStatus.copies:type_name -> orrery.control.v1.Copy
-	45, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
+	47, // 4: orrery.control.v1.ModelStatus.profiles:type_name -> orrery.log.v1.Profile
 	4,  // 5: orrery.control.v1.ModelStatus.checks:type_name -> orrery.control.v1.DeviceRatio
-	46, // 6: orrery.control.v1.DeviceRatio.check:type_name -> orrery.log.v1.DeviceCheck
+	48, // 6: orrery.control.v1.DeviceRatio.check:type_name -> orrery.log.v1.DeviceCheck
 	3,  // 7: orrery.control.v1.LoadModelResponse.models:type_name -> orrery.control.v1.ModelStatus
 	3,  // 8: orrery.control.v1.ListModelsResponse.models:type_name -> orrery.control.v1.ModelStatus
 	0,  // 9: orrery.control.v1.ListModelsResponse.freshness:type_name -> orrery.control.v1.Freshness
 	11, // 10: orrery.control.v1.WorkerLive.devices:type_name -> orrery.control.v1.DeviceLive
-	47, // 11: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
+	49, // 11: orrery.control.v1.WorkerInfo.worker:type_name -> orrery.log.v1.Worker
 	10, // 12: orrery.control.v1.WorkerInfo.live:type_name -> orrery.control.v1.WorkerLive
 	12, // 13: orrery.control.v1.ListWorkersResponse.workers:type_name -> orrery.control.v1.WorkerInfo
 	0,  // 14: orrery.control.v1.ListWorkersResponse.freshness:type_name -> orrery.control.v1.Freshness
-	48, // 15: orrery.control.v1.SetWorkerStatusRequest.status:type_name -> orrery.log.v1.WorkerStatus
-	47, // 16: orrery.control.v1.SetWorkerStatusResponse.worker:type_name -> orrery.log.v1.Worker
-	49, // 17: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
-	49, // 18: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
-	50, // 19: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
-	21, // 20: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
-	26, // 21: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
+	50, // 15: orrery.control.v1.SetWorkerStatusRequest.status:type_name -> orrery.log.v1.WorkerStatus
+	49, // 16: orrery.control.v1.SetWorkerStatusResponse.worker:type_name -> orrery.log.v1.Worker
+	51, // 17: orrery.control.v1.SetSettingsRequest.settings:type_name -> orrery.log.v1.Settings
+	51, // 18: orrery.control.v1.SetSettingsResponse.settings:type_name -> orrery.log.v1.Settings
+	52, // 19: orrery.control.v1.ClusterStatusResponse.cluster:type_name -> orrery.log.v1.Cluster
+	23, // 20: orrery.control.v1.ClusterStatusResponse.replicas:type_name -> orrery.control.v1.Replica
+	28, // 21: orrery.control.v1.ClusterStatusResponse.members:type_name -> orrery.control.v1.Member
 	0,  // 22: orrery.control.v1.ClusterStatusResponse.freshness:type_name -> orrery.control.v1.Freshness
-	51, // 23: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
-	28, // 24: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
-	29, // 25: orrery.control.v1.ReopenStartupResponse.status:type_name -> orrery.control.v1.StartupStatus
-	50, // 26: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
+	53, // 23: orrery.control.v1.StartupStatus.phase:type_name -> orrery.log.v1.Phase
+	30, // 24: orrery.control.v1.StartupStatus.models:type_name -> orrery.control.v1.ModelProgress
+	31, // 25: orrery.control.v1.ReopenStartupResponse.status:type_name -> orrery.control.v1.StartupStatus
+	52, // 26: orrery.control.v1.SnapshotSummary.cluster:type_name -> orrery.log.v1.Cluster
 	1,  // 27: orrery.control.v1.Control.LoadModel:input_type -> orrery.control.v1.LoadModelRequest
 	6,  // 28: orrery.control.v1.Control.UnloadModel:input_type -> orrery.control.v1.UnloadModelRequest
 	8,  // 29: orrery.control.v1.Control.ListModels:input_type -> orrery.control.v1.ListModelsRequest
@@ -3183,35 +3344,37 @@ var file_control_proto_depIdxs = []int32{
 	15, // 31: orrery.control.v1.Control.SetWorkerStatus:input_type -> orrery.control.v1.SetWorkerStatusRequest
 	17, // 32: orrery.control.v1.Control.RemoveWorker:input_type -> orrery.control.v1.RemoveWorkerRequest
 	19, // 33: orrery.control.v1.Control.ResumeModel:input_type -> orrery.control.v1.ResumeModelRequest
-	22, // 34: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
-	24, // 35: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
-	27, // 36: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
-	27, // 37: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
-	30, // 38: orrery.control.v1.Control.ReopenStartup:input_type -> orrery.control.v1.ReopenStartupRequest
-	32, // 39: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
-	34, // 40: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
-	36, // 41: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
-	38, // 42: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
-	39, // 43: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
-	5,  // 44: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
-	7,  // 45: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
-	9,  // 46: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
-	14, // 47: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
-	16, // 48: orrery.control.v1.Control.SetWorkerStatus:output_type -> orrery.control.v1.SetWorkerStatusResponse
-	18, // 49: orrery.control.v1.Control.RemoveWorker:output_type -> orrery.control.v1.RemoveWorkerResponse
-	20, // 50: orrery.control.v1.Control.ResumeModel:output_type -> orrery.control.v1.ResumeModelResponse
-	23, // 51: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
-	25, // 52: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
-	29, // 53: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
-	29, // 54: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
-	31, // 55: orrery.control.v1.Control.ReopenStartup:output_type -> orrery.control.v1.ReopenStartupResponse
-	33, // 56: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
-	35, // 57: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
-	37, // 58: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
-	39, // 59: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
-	40, // 60: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
-	44, // [44:61] is the sub-list for method output_type
-	27, // [27:44] is the sub-list for method input_type
+	21, // 34: orrery.control.v1.Control.PinModel:input_type -> orrery.control.v1.PinModelRequest
+	24, // 35: orrery.control.v1.Control.SetSettings:input_type -> orrery.control.v1.SetSettingsRequest
+	26, // 36: orrery.control.v1.Control.ClusterStatus:input_type -> orrery.control.v1.ClusterStatusRequest
+	29, // 37: orrery.control.v1.Control.Startup:input_type -> orrery.control.v1.StartupRequest
+	29, // 38: orrery.control.v1.Control.WatchStartup:input_type -> orrery.control.v1.StartupRequest
+	32, // 39: orrery.control.v1.Control.ReopenStartup:input_type -> orrery.control.v1.ReopenStartupRequest
+	34, // 40: orrery.control.v1.Control.JoinReplica:input_type -> orrery.control.v1.JoinReplicaRequest
+	36, // 41: orrery.control.v1.Control.RemoveReplica:input_type -> orrery.control.v1.RemoveReplicaRequest
+	38, // 42: orrery.control.v1.Control.TransferLeadership:input_type -> orrery.control.v1.TransferLeadershipRequest
+	40, // 43: orrery.control.v1.Control.SaveSnapshot:input_type -> orrery.control.v1.SaveSnapshotRequest
+	41, // 44: orrery.control.v1.Control.RestoreSnapshot:input_type -> orrery.control.v1.SnapshotChunk
+	5,  // 45: orrery.control.v1.Control.LoadModel:output_type -> orrery.control.v1.LoadModelResponse
+	7,  // 46: orrery.control.v1.Control.UnloadModel:output_type -> orrery.control.v1.UnloadModelResponse
+	9,  // 47: orrery.control.v1.Control.ListModels:output_type -> orrery.control.v1.ListModelsResponse
+	14, // 48: orrery.control.v1.Control.ListWorkers:output_type -> orrery.control.v1.ListWorkersResponse
+	16, // 49: orrery.control.v1.Control.SetWorkerStatus:output_type -> orrery.control.v1.SetWorkerStatusResponse
+	18, // 50: orrery.control.v1.Control.RemoveWorker:output_type -> orrery.control.v1.RemoveWorkerResponse
+	20, // 51: orrery.control.v1.Control.ResumeModel:output_type -> orrery.control.v1.ResumeModelResponse
+	22, // 52: orrery.control.v1.Control.PinModel:output_type -> orrery.control.v1.PinModelResponse
+	25, // 53: orrery.control.v1.Control.SetSettings:output_type -> orrery.control.v1.SetSettingsResponse
+	27, // 54: orrery.control.v1.Control.ClusterStatus:output_type -> orrery.control.v1.ClusterStatusResponse
+	31, // 55: orrery.control.v1.Control.Startup:output_type -> orrery.control.v1.StartupStatus
+	31, // 56: orrery.control.v1.Control.WatchStartup:output_type -> orrery.control.v1.StartupStatus
+	33, // 57: orrery.control.v1.Control.ReopenStartup:output_type -> orrery.control.v1.ReopenStartupResponse
+	35, // 58: orrery.control.v1.Control.JoinReplica:output_type -> orrery.control.v1.JoinReplicaResponse
+	37, // 59: orrery.control.v1.Control.RemoveReplica:output_type -> orrery.control.v1.RemoveReplicaResponse
+	39, // 60: orrery.control.v1.Control.TransferLeadership:output_type -> orrery.control.v1.TransferLeadershipResponse
+	41, // 61: orrery.control.v1.Control.SaveSnapshot:output_type -> orrery.control.v1.SnapshotChunk
+	42, // 62: orrery.control.v1.Control.RestoreSnapshot:output_type -> orrery.control.v1.RestoreSnapshotResponse
+	45, // [45:63] is the sub-list for method output_type
+	27, // [27:45] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -3222,13 +3385,14 @@ func file_control_proto_init() {
 	if File_control_proto != nil {
 		return
 	}
+	file_control_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	Control_SetWorkerStatus_FullMethodName    = "/orrery.control.v1.Control/SetWorkerStatus"
 	Control_RemoveWorker_FullMethodName       = "/orrery.control.v1.Control/RemoveWorker"
 	Control_ResumeModel_FullMethodName        = "/orrery.control.v1.Control/ResumeModel"
+	Control_PinModel_FullMethodName           = "/orrery.control.v1.Control/PinModel"
 	Control_SetSettings_FullMethodName        = "/orrery.control.v1.Control/SetSettings"
 	Control_ClusterStatus_FullMethodName      = "/orrery.control.v1.Control/ClusterStatus"
 	Control_Startup_FullMethodName            = "/orrery.control.v1.Control/Startup"
@@ -59,6 +60,9 @@ type ControlClient interface {
 	RemoveWorker(ctx context.Context, in *RemoveWorkerRequest, opts ...grpc.CallOption) (*RemoveWorkerResponse, error)
 	// ResumeModel has a model served again that workers died with.
 	ResumeModel(ctx context.Context, in *ResumeModelRequest, opts ...grpc.CallOption) (*ResumeModelResponse, error)
+	// PinModel has the weights of a model stay on devices, also while nobody asks for
+	// it, or ends that. It answers before they are there.
+	PinModel(ctx context.Context, in *PinModelRequest, opts ...grpc.CallOption) (*PinModelResponse, error)
 	// SetSettings replaces the cluster's settings.
 	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusResponse, error)
@@ -155,6 +159,16 @@ func (c *controlClient) ResumeModel(ctx context.Context, in *ResumeModelRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResumeModelResponse)
 	err := c.cc.Invoke(ctx, Control_ResumeModel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) PinModel(ctx context.Context, in *PinModelRequest, opts ...grpc.CallOption) (*PinModelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinModelResponse)
+	err := c.cc.Invoke(ctx, Control_PinModel_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -301,6 +315,9 @@ type ControlServer interface {
 	RemoveWorker(context.Context, *RemoveWorkerRequest) (*RemoveWorkerResponse, error)
 	// ResumeModel has a model served again that workers died with.
 	ResumeModel(context.Context, *ResumeModelRequest) (*ResumeModelResponse, error)
+	// PinModel has the weights of a model stay on devices, also while nobody asks for
+	// it, or ends that. It answers before they are there.
+	PinModel(context.Context, *PinModelRequest) (*PinModelResponse, error)
 	// SetSettings replaces the cluster's settings.
 	SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusResponse, error)
@@ -353,6 +370,9 @@ func (UnimplementedControlServer) RemoveWorker(context.Context, *RemoveWorkerReq
 }
 func (UnimplementedControlServer) ResumeModel(context.Context, *ResumeModelRequest) (*ResumeModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeModel not implemented")
+}
+func (UnimplementedControlServer) PinModel(context.Context, *PinModelRequest) (*PinModelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinModel not implemented")
 }
 func (UnimplementedControlServer) SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
@@ -527,6 +547,24 @@ func _Control_ResumeModel_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlServer).ResumeModel(ctx, req.(*ResumeModelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_PinModel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinModelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).PinModel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_PinModel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).PinModel(ctx, req.(*PinModelRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -720,6 +758,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeModel",
 			Handler:    _Control_ResumeModel_Handler,
+		},
+		{
+			MethodName: "PinModel",
+			Handler:    _Control_PinModel_Handler,
 		},
 		{
 			MethodName: "SetSettings",

@@ -1300,7 +1300,11 @@ type Model struct {
 	Replaces uint64 `protobuf:"varint,16,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	// Another version has taken its place: it ends what it has, and is then
 	// unloaded. Needs cluster version 4.
-	Retiring      bool `protobuf:"varint,17,opt,name=retiring,proto3" json:"retiring,omitempty"`
+	Retiring bool `protobuf:"varint,17,opt,name=retiring,proto3" json:"retiring,omitempty"`
+	// On how many devices its weights are to be and to stay, also while nobody asks
+	// for it; more than there are: on all. 0: it is not pinned. Needs cluster
+	// version 5.
+	Pinned        uint32 `protobuf:"varint,18,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1452,6 +1456,13 @@ func (x *Model) GetRetiring() bool {
 		return x.Retiring
 	}
 	return false
+}
+
+func (x *Model) GetPinned() uint32 {
+	if x != nil {
+		return x.Pinned
+	}
+	return 0
 }
 
 // Holding says that an incarnation of a worker holds a model in host memory,
@@ -1855,6 +1866,7 @@ type Command struct {
 	//	*Command_ReopenStartup
 	//	*Command_PutDeviceChecks
 	//	*Command_ReplaceModel
+	//	*Command_PinModel
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2096,6 +2108,15 @@ func (x *Command) GetReplaceModel() *ReplaceModel {
 	return nil
 }
 
+func (x *Command) GetPinModel() *PinModel {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PinModel); ok {
+			return x.PinModel
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -2179,6 +2200,11 @@ type Command_ReplaceModel struct {
 	ReplaceModel *ReplaceModel `protobuf:"bytes,28,opt,name=replace_model,json=replaceModel,proto3,oneof"`
 }
 
+type Command_PinModel struct {
+	// Needs cluster version 5.
+	PinModel *PinModel `protobuf:"bytes,29,opt,name=pin_model,json=pinModel,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Body() {}
 
 func (*Command_RegisterWorker) isCommand_Body() {}
@@ -2216,6 +2242,8 @@ func (*Command_ReopenStartup) isCommand_Body() {}
 func (*Command_PutDeviceChecks) isCommand_Body() {}
 
 func (*Command_ReplaceModel) isCommand_Body() {}
+
+func (*Command_PinModel) isCommand_Body() {}
 
 // InitCluster names the cluster. Only the first one has an effect.
 type InitCluster struct {
@@ -2631,6 +2659,71 @@ func (x *UnloadModel) GetModelId() uint64 {
 	return 0
 }
 
+// PinModel sets on how many devices the weights of a model are to stay. A
+// replacement that is wanted later begins with the number of the model that it is
+// to replace.
+type PinModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: all versions but retiring ones, a replacement on its way among them.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// 0: it is not pinned any more.
+	Devices       uint32 `protobuf:"varint,3,opt,name=devices,proto3" json:"devices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinModel) Reset() {
+	*x = PinModel{}
+	mi := &file_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinModel) ProtoMessage() {}
+
+func (x *PinModel) ProtoReflect() protoreflect.Message {
+	mi := &file_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinModel.ProtoReflect.Descriptor instead.
+func (*PinModel) Descriptor() ([]byte, []int) {
+	return file_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PinModel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinModel) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PinModel) GetDevices() uint32 {
+	if x != nil {
+		return x.Devices
+	}
+	return 0
+}
+
 // SetModelBlame stops a model that workers died with, or, with an empty blame,
 // lets it be served again.
 type SetModelBlame struct {
@@ -2643,7 +2736,7 @@ type SetModelBlame struct {
 
 func (x *SetModelBlame) Reset() {
 	*x = SetModelBlame{}
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2748,7 @@ func (x *SetModelBlame) String() string {
 func (*SetModelBlame) ProtoMessage() {}
 
 func (x *SetModelBlame) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[23]
+	mi := &file_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2761,7 @@ func (x *SetModelBlame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetModelBlame.ProtoReflect.Descriptor instead.
 func (*SetModelBlame) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{23}
+	return file_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetModelBlame) GetModelId() uint64 {
@@ -2698,7 +2791,7 @@ type HoldingUpdate struct {
 
 func (x *HoldingUpdate) Reset() {
 	*x = HoldingUpdate{}
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2803,7 @@ func (x *HoldingUpdate) String() string {
 func (*HoldingUpdate) ProtoMessage() {}
 
 func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[24]
+	mi := &file_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2816,7 @@ func (x *HoldingUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldingUpdate.ProtoReflect.Descriptor instead.
 func (*HoldingUpdate) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{24}
+	return file_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HoldingUpdate) GetHolding() *Holding {
@@ -2758,7 +2851,7 @@ type UpdateHoldings struct {
 
 func (x *UpdateHoldings) Reset() {
 	*x = UpdateHoldings{}
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2863,7 @@ func (x *UpdateHoldings) String() string {
 func (*UpdateHoldings) ProtoMessage() {}
 
 func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[25]
+	mi := &file_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2876,7 @@ func (x *UpdateHoldings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHoldings.ProtoReflect.Descriptor instead.
 func (*UpdateHoldings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{25}
+	return file_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateHoldings) GetUpdates() []*HoldingUpdate {
@@ -2802,7 +2895,7 @@ type PutProfiles struct {
 
 func (x *PutProfiles) Reset() {
 	*x = PutProfiles{}
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2907,7 @@ func (x *PutProfiles) String() string {
 func (*PutProfiles) ProtoMessage() {}
 
 func (x *PutProfiles) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[26]
+	mi := &file_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +2920,7 @@ func (x *PutProfiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProfiles.ProtoReflect.Descriptor instead.
 func (*PutProfiles) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{26}
+	return file_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PutProfiles) GetProfiles() []*Profile {
@@ -2852,7 +2945,7 @@ type SetPhase struct {
 
 func (x *SetPhase) Reset() {
 	*x = SetPhase{}
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +2957,7 @@ func (x *SetPhase) String() string {
 func (*SetPhase) ProtoMessage() {}
 
 func (x *SetPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[27]
+	mi := &file_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +2970,7 @@ func (x *SetPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPhase.ProtoReflect.Descriptor instead.
 func (*SetPhase) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{27}
+	return file_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetPhase) GetFrom() Phase {
@@ -2914,7 +3007,7 @@ type ReopenStartup struct {
 
 func (x *ReopenStartup) Reset() {
 	*x = ReopenStartup{}
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3019,7 @@ func (x *ReopenStartup) String() string {
 func (*ReopenStartup) ProtoMessage() {}
 
 func (x *ReopenStartup) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[28]
+	mi := &file_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3032,7 @@ func (x *ReopenStartup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenStartup.ProtoReflect.Descriptor instead.
 func (*ReopenStartup) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{28}
+	return file_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReopenStartup) GetClose() bool {
@@ -2960,7 +3053,7 @@ type DeviceCheckUpdate struct {
 
 func (x *DeviceCheckUpdate) Reset() {
 	*x = DeviceCheckUpdate{}
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3065,7 @@ func (x *DeviceCheckUpdate) String() string {
 func (*DeviceCheckUpdate) ProtoMessage() {}
 
 func (x *DeviceCheckUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[29]
+	mi := &file_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3078,7 @@ func (x *DeviceCheckUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceCheckUpdate.ProtoReflect.Descriptor instead.
 func (*DeviceCheckUpdate) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{29}
+	return file_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeviceCheckUpdate) GetWorker() string {
@@ -3019,7 +3112,7 @@ type PutDeviceChecks struct {
 
 func (x *PutDeviceChecks) Reset() {
 	*x = PutDeviceChecks{}
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3124,7 @@ func (x *PutDeviceChecks) String() string {
 func (*PutDeviceChecks) ProtoMessage() {}
 
 func (x *PutDeviceChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[30]
+	mi := &file_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3137,7 @@ func (x *PutDeviceChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutDeviceChecks.ProtoReflect.Descriptor instead.
 func (*PutDeviceChecks) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{30}
+	return file_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PutDeviceChecks) GetUpdates() []*DeviceCheckUpdate {
@@ -3065,7 +3158,7 @@ type ReplaceModel struct {
 
 func (x *ReplaceModel) Reset() {
 	*x = ReplaceModel{}
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3170,7 @@ func (x *ReplaceModel) String() string {
 func (*ReplaceModel) ProtoMessage() {}
 
 func (x *ReplaceModel) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[31]
+	mi := &file_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3183,7 @@ func (x *ReplaceModel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceModel.ProtoReflect.Descriptor instead.
 func (*ReplaceModel) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{31}
+	return file_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReplaceModel) GetModelId() uint64 {
@@ -3109,7 +3202,7 @@ type SetSettings struct {
 
 func (x *SetSettings) Reset() {
 	*x = SetSettings{}
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3214,7 @@ func (x *SetSettings) String() string {
 func (*SetSettings) ProtoMessage() {}
 
 func (x *SetSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[32]
+	mi := &file_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3227,7 @@ func (x *SetSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettings.ProtoReflect.Descriptor instead.
 func (*SetSettings) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{32}
+	return file_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SetSettings) GetSettings() *Settings {
@@ -3153,7 +3246,7 @@ type TakeDigest struct {
 
 func (x *TakeDigest) Reset() {
 	*x = TakeDigest{}
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3258,7 @@ func (x *TakeDigest) String() string {
 func (*TakeDigest) ProtoMessage() {}
 
 func (x *TakeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[33]
+	mi := &file_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3271,7 @@ func (x *TakeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeDigest.ProtoReflect.Descriptor instead.
 func (*TakeDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{33}
+	return file_log_proto_rawDescGZIP(), []int{34}
 }
 
 // RaiseEpoch starts a new line of leaders, after recovery or restore.
@@ -3191,7 +3284,7 @@ type RaiseEpoch struct {
 
 func (x *RaiseEpoch) Reset() {
 	*x = RaiseEpoch{}
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3296,7 @@ func (x *RaiseEpoch) String() string {
 func (*RaiseEpoch) ProtoMessage() {}
 
 func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[34]
+	mi := &file_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3309,7 @@ func (x *RaiseEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseEpoch.ProtoReflect.Descriptor instead.
 func (*RaiseEpoch) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{34}
+	return file_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RaiseEpoch) GetTo() uint64 {
@@ -3237,7 +3330,7 @@ type RaiseVersion struct {
 
 func (x *RaiseVersion) Reset() {
 	*x = RaiseVersion{}
-	mi := &file_log_proto_msgTypes[35]
+	mi := &file_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3342,7 @@ func (x *RaiseVersion) String() string {
 func (*RaiseVersion) ProtoMessage() {}
 
 func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[35]
+	mi := &file_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3355,7 @@ func (x *RaiseVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseVersion.ProtoReflect.Descriptor instead.
 func (*RaiseVersion) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{35}
+	return file_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RaiseVersion) GetTo() uint32 {
@@ -3284,7 +3377,7 @@ type CheckDigest struct {
 
 func (x *CheckDigest) Reset() {
 	*x = CheckDigest{}
-	mi := &file_log_proto_msgTypes[36]
+	mi := &file_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3296,7 +3389,7 @@ func (x *CheckDigest) String() string {
 func (*CheckDigest) ProtoMessage() {}
 
 func (x *CheckDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[36]
+	mi := &file_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3309,7 +3402,7 @@ func (x *CheckDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckDigest.ProtoReflect.Descriptor instead.
 func (*CheckDigest) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{36}
+	return file_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CheckDigest) GetIndex() uint64 {
@@ -3340,7 +3433,7 @@ type RestoreState struct {
 
 func (x *RestoreState) Reset() {
 	*x = RestoreState{}
-	mi := &file_log_proto_msgTypes[37]
+	mi := &file_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3445,7 @@ func (x *RestoreState) String() string {
 func (*RestoreState) ProtoMessage() {}
 
 func (x *RestoreState) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[37]
+	mi := &file_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3458,7 @@ func (x *RestoreState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreState.ProtoReflect.Descriptor instead.
 func (*RestoreState) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{37}
+	return file_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RestoreState) GetSnapshot() []byte {
@@ -3387,7 +3480,7 @@ type Result struct {
 	Reason Reason                 `protobuf:"varint,1,opt,name=reason,proto3,enum=orrery.log.v1.Reason" json:"reason,omitempty"`
 	// For a person: what was wrong, with which value, and the remedy.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// Of LoadModel and UnloadModel: the models concerned.
+	// Of commands about models: the models concerned.
 	ModelIds []uint64 `protobuf:"varint,3,rep,packed,name=model_ids,json=modelIds,proto3" json:"model_ids,omitempty"`
 	// Of TakeDigest: hex.
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -3399,7 +3492,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_log_proto_msgTypes[38]
+	mi := &file_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3504,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[38]
+	mi := &file_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3517,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{38}
+	return file_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Result) GetReason() Reason {
@@ -3474,7 +3567,7 @@ type Remembered struct {
 
 func (x *Remembered) Reset() {
 	*x = Remembered{}
-	mi := &file_log_proto_msgTypes[39]
+	mi := &file_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +3579,7 @@ func (x *Remembered) String() string {
 func (*Remembered) ProtoMessage() {}
 
 func (x *Remembered) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[39]
+	mi := &file_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +3592,7 @@ func (x *Remembered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remembered.ProtoReflect.Descriptor instead.
 func (*Remembered) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{39}
+	return file_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Remembered) GetRequestId() string {
@@ -3535,7 +3628,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_log_proto_msgTypes[40]
+	mi := &file_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3640,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[40]
+	mi := &file_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3653,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{40}
+	return file_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -3611,7 +3704,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_log_proto_msgTypes[41]
+	mi := &file_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3623,7 +3716,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_log_proto_msgTypes[41]
+	mi := &file_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3636,7 +3729,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_log_proto_rawDescGZIP(), []int{41}
+	return file_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *State) GetHeader() *SnapshotHeader {
@@ -3783,7 +3876,7 @@ const file_log_proto_rawDesc = "" +
 	"\fprofile_rows\x18\x05 \x03(\rR\vprofileRows\x12\x16\n" +
 	"\x06engine\x18\x06 \x01(\tR\x06engine\x12%\n" +
 	"\x0eengine_version\x18\a \x01(\tR\rengineVersion\x12\x1a\n" +
-	"\bemulated\x18\b \x01(\bR\bemulated\"\x8a\x04\n" +
+	"\bemulated\x18\b \x01(\bR\bemulated\"\xa2\x04\n" +
 	"\x05Model\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3803,7 +3896,8 @@ const file_log_proto_rawDesc = "" +
 	"\x05blame\x18\x0e \x01(\tR\x05blame\x124\n" +
 	"\alargest\x18\x0f \x03(\v2\x1a.orrery.log.v1.TensorShapeR\alargest\x12\x1a\n" +
 	"\breplaces\x18\x10 \x01(\x04R\breplaces\x12\x1a\n" +
-	"\bretiring\x18\x11 \x01(\bR\bretiring\"\xf6\x01\n" +
+	"\bretiring\x18\x11 \x01(\bR\bretiring\x12\x16\n" +
+	"\x06pinned\x18\x12 \x01(\rR\x06pinned\"\xf6\x01\n" +
 	"\aHolding\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12 \n" +
@@ -3835,7 +3929,7 @@ const file_log_proto_rawDesc = "" +
 	"\x06worker\x18\x06 \x01(\tR\x06worker\x12\x16\n" +
 	"\x06device\x18\a \x01(\rR\x06device\x12(\n" +
 	"\x10measured_unix_ns\x18\b \x01(\x03R\x0emeasuredUnixNs\x12&\n" +
-	"\x0fdrifted_unix_ns\x18\t \x01(\x03R\rdriftedUnixNs\"\xa3\v\n" +
+	"\x0fdrifted_unix_ns\x18\t \x01(\x03R\rdriftedUnixNs\"\xdb\v\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -3864,7 +3958,8 @@ const file_log_proto_rawDesc = "" +
 	"\x0fset_model_blame\x18\x19 \x01(\v2\x1c.orrery.log.v1.SetModelBlameH\x00R\rsetModelBlame\x12E\n" +
 	"\x0ereopen_startup\x18\x1a \x01(\v2\x1c.orrery.log.v1.ReopenStartupH\x00R\rreopenStartup\x12L\n" +
 	"\x11put_device_checks\x18\x1b \x01(\v2\x1e.orrery.log.v1.PutDeviceChecksH\x00R\x0fputDeviceChecks\x12B\n" +
-	"\rreplace_model\x18\x1c \x01(\v2\x1b.orrery.log.v1.ReplaceModelH\x00R\freplaceModelB\x06\n" +
+	"\rreplace_model\x18\x1c \x01(\v2\x1b.orrery.log.v1.ReplaceModelH\x00R\freplaceModel\x126\n" +
+	"\tpin_model\x18\x1d \x01(\v2\x17.orrery.log.v1.PinModelH\x00R\bpinModelB\x06\n" +
 	"\x04body\"a\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3896,7 +3991,11 @@ const file_log_proto_rawDesc = "" +
 	"\vUnloadModel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x19\n" +
-	"\bmodel_id\x18\x03 \x01(\x04R\amodelId\"@\n" +
+	"\bmodel_id\x18\x03 \x01(\x04R\amodelId\"R\n" +
+	"\bPinModel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\adevices\x18\x03 \x01(\rR\adevices\"@\n" +
 	"\rSetModelBlame\x12\x19\n" +
 	"\bmodel_id\x18\x01 \x01(\x04R\amodelId\x12\x14\n" +
 	"\x05blame\x18\x02 \x01(\tR\x05blame\"\x87\x01\n" +
@@ -4019,7 +4118,7 @@ func file_log_proto_rawDescGZIP() []byte {
 }
 
 var file_log_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_log_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_log_proto_goTypes = []any{
 	(Phase)(0),                // 0: orrery.log.v1.Phase
 	(WorkerKind)(0),           // 1: orrery.log.v1.WorkerKind
@@ -4051,25 +4150,26 @@ var file_log_proto_goTypes = []any{
 	(*RemoveWorker)(nil),      // 27: orrery.log.v1.RemoveWorker
 	(*LoadModel)(nil),         // 28: orrery.log.v1.LoadModel
 	(*UnloadModel)(nil),       // 29: orrery.log.v1.UnloadModel
-	(*SetModelBlame)(nil),     // 30: orrery.log.v1.SetModelBlame
-	(*HoldingUpdate)(nil),     // 31: orrery.log.v1.HoldingUpdate
-	(*UpdateHoldings)(nil),    // 32: orrery.log.v1.UpdateHoldings
-	(*PutProfiles)(nil),       // 33: orrery.log.v1.PutProfiles
-	(*SetPhase)(nil),          // 34: orrery.log.v1.SetPhase
-	(*ReopenStartup)(nil),     // 35: orrery.log.v1.ReopenStartup
-	(*DeviceCheckUpdate)(nil), // 36: orrery.log.v1.DeviceCheckUpdate
-	(*PutDeviceChecks)(nil),   // 37: orrery.log.v1.PutDeviceChecks
-	(*ReplaceModel)(nil),      // 38: orrery.log.v1.ReplaceModel
-	(*SetSettings)(nil),       // 39: orrery.log.v1.SetSettings
-	(*TakeDigest)(nil),        // 40: orrery.log.v1.TakeDigest
-	(*RaiseEpoch)(nil),        // 41: orrery.log.v1.RaiseEpoch
-	(*RaiseVersion)(nil),      // 42: orrery.log.v1.RaiseVersion
-	(*CheckDigest)(nil),       // 43: orrery.log.v1.CheckDigest
-	(*RestoreState)(nil),      // 44: orrery.log.v1.RestoreState
-	(*Result)(nil),            // 45: orrery.log.v1.Result
-	(*Remembered)(nil),        // 46: orrery.log.v1.Remembered
-	(*SnapshotHeader)(nil),    // 47: orrery.log.v1.SnapshotHeader
-	(*State)(nil),             // 48: orrery.log.v1.State
+	(*PinModel)(nil),          // 30: orrery.log.v1.PinModel
+	(*SetModelBlame)(nil),     // 31: orrery.log.v1.SetModelBlame
+	(*HoldingUpdate)(nil),     // 32: orrery.log.v1.HoldingUpdate
+	(*UpdateHoldings)(nil),    // 33: orrery.log.v1.UpdateHoldings
+	(*PutProfiles)(nil),       // 34: orrery.log.v1.PutProfiles
+	(*SetPhase)(nil),          // 35: orrery.log.v1.SetPhase
+	(*ReopenStartup)(nil),     // 36: orrery.log.v1.ReopenStartup
+	(*DeviceCheckUpdate)(nil), // 37: orrery.log.v1.DeviceCheckUpdate
+	(*PutDeviceChecks)(nil),   // 38: orrery.log.v1.PutDeviceChecks
+	(*ReplaceModel)(nil),      // 39: orrery.log.v1.ReplaceModel
+	(*SetSettings)(nil),       // 40: orrery.log.v1.SetSettings
+	(*TakeDigest)(nil),        // 41: orrery.log.v1.TakeDigest
+	(*RaiseEpoch)(nil),        // 42: orrery.log.v1.RaiseEpoch
+	(*RaiseVersion)(nil),      // 43: orrery.log.v1.RaiseVersion
+	(*CheckDigest)(nil),       // 44: orrery.log.v1.CheckDigest
+	(*RestoreState)(nil),      // 45: orrery.log.v1.RestoreState
+	(*Result)(nil),            // 46: orrery.log.v1.Result
+	(*Remembered)(nil),        // 47: orrery.log.v1.Remembered
+	(*SnapshotHeader)(nil),    // 48: orrery.log.v1.SnapshotHeader
+	(*State)(nil),             // 49: orrery.log.v1.State
 }
 var file_log_proto_depIdxs = []int32{
 	0,  // 0: orrery.log.v1.Cluster.phase:type_name -> orrery.log.v1.Phase
@@ -4098,47 +4198,48 @@ var file_log_proto_depIdxs = []int32{
 	27, // 23: orrery.log.v1.Command.remove_worker:type_name -> orrery.log.v1.RemoveWorker
 	28, // 24: orrery.log.v1.Command.load_model:type_name -> orrery.log.v1.LoadModel
 	29, // 25: orrery.log.v1.Command.unload_model:type_name -> orrery.log.v1.UnloadModel
-	32, // 26: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
-	33, // 27: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
-	34, // 28: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
-	39, // 29: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
-	40, // 30: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
-	41, // 31: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
-	42, // 32: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
-	43, // 33: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
-	44, // 34: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
-	30, // 35: orrery.log.v1.Command.set_model_blame:type_name -> orrery.log.v1.SetModelBlame
-	35, // 36: orrery.log.v1.Command.reopen_startup:type_name -> orrery.log.v1.ReopenStartup
-	37, // 37: orrery.log.v1.Command.put_device_checks:type_name -> orrery.log.v1.PutDeviceChecks
-	38, // 38: orrery.log.v1.Command.replace_model:type_name -> orrery.log.v1.ReplaceModel
-	8,  // 39: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
-	12, // 40: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
-	2,  // 41: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
-	9,  // 42: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
-	15, // 43: orrery.log.v1.LoadModel.largest:type_name -> orrery.log.v1.TensorShape
-	19, // 44: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
-	17, // 45: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
-	31, // 46: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
-	22, // 47: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
-	0,  // 48: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
-	0,  // 49: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
-	13, // 50: orrery.log.v1.DeviceCheckUpdate.check:type_name -> orrery.log.v1.DeviceCheck
-	36, // 51: orrery.log.v1.PutDeviceChecks.updates:type_name -> orrery.log.v1.DeviceCheckUpdate
-	8,  // 52: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
-	5,  // 53: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
-	45, // 54: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
-	47, // 55: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
-	7,  // 56: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
-	12, // 57: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
-	18, // 58: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
-	19, // 59: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
-	22, // 60: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
-	46, // 61: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	33, // 26: orrery.log.v1.Command.update_holdings:type_name -> orrery.log.v1.UpdateHoldings
+	34, // 27: orrery.log.v1.Command.put_profiles:type_name -> orrery.log.v1.PutProfiles
+	35, // 28: orrery.log.v1.Command.set_phase:type_name -> orrery.log.v1.SetPhase
+	40, // 29: orrery.log.v1.Command.set_settings:type_name -> orrery.log.v1.SetSettings
+	41, // 30: orrery.log.v1.Command.take_digest:type_name -> orrery.log.v1.TakeDigest
+	42, // 31: orrery.log.v1.Command.raise_epoch:type_name -> orrery.log.v1.RaiseEpoch
+	43, // 32: orrery.log.v1.Command.raise_version:type_name -> orrery.log.v1.RaiseVersion
+	44, // 33: orrery.log.v1.Command.check_digest:type_name -> orrery.log.v1.CheckDigest
+	45, // 34: orrery.log.v1.Command.restore_state:type_name -> orrery.log.v1.RestoreState
+	31, // 35: orrery.log.v1.Command.set_model_blame:type_name -> orrery.log.v1.SetModelBlame
+	36, // 36: orrery.log.v1.Command.reopen_startup:type_name -> orrery.log.v1.ReopenStartup
+	38, // 37: orrery.log.v1.Command.put_device_checks:type_name -> orrery.log.v1.PutDeviceChecks
+	39, // 38: orrery.log.v1.Command.replace_model:type_name -> orrery.log.v1.ReplaceModel
+	30, // 39: orrery.log.v1.Command.pin_model:type_name -> orrery.log.v1.PinModel
+	8,  // 40: orrery.log.v1.InitCluster.settings:type_name -> orrery.log.v1.Settings
+	12, // 41: orrery.log.v1.RegisterWorker.worker:type_name -> orrery.log.v1.Worker
+	2,  // 42: orrery.log.v1.SetWorkerStatus.status:type_name -> orrery.log.v1.WorkerStatus
+	9,  // 43: orrery.log.v1.LoadModel.constraints:type_name -> orrery.log.v1.Label
+	15, // 44: orrery.log.v1.LoadModel.largest:type_name -> orrery.log.v1.TensorShape
+	19, // 45: orrery.log.v1.HoldingUpdate.holding:type_name -> orrery.log.v1.Holding
+	17, // 46: orrery.log.v1.HoldingUpdate.info:type_name -> orrery.log.v1.ModelInfo
+	32, // 47: orrery.log.v1.UpdateHoldings.updates:type_name -> orrery.log.v1.HoldingUpdate
+	22, // 48: orrery.log.v1.PutProfiles.profiles:type_name -> orrery.log.v1.Profile
+	0,  // 49: orrery.log.v1.SetPhase.from:type_name -> orrery.log.v1.Phase
+	0,  // 50: orrery.log.v1.SetPhase.to:type_name -> orrery.log.v1.Phase
+	13, // 51: orrery.log.v1.DeviceCheckUpdate.check:type_name -> orrery.log.v1.DeviceCheck
+	37, // 52: orrery.log.v1.PutDeviceChecks.updates:type_name -> orrery.log.v1.DeviceCheckUpdate
+	8,  // 53: orrery.log.v1.SetSettings.settings:type_name -> orrery.log.v1.Settings
+	5,  // 54: orrery.log.v1.Result.reason:type_name -> orrery.log.v1.Reason
+	46, // 55: orrery.log.v1.Remembered.result:type_name -> orrery.log.v1.Result
+	48, // 56: orrery.log.v1.State.header:type_name -> orrery.log.v1.SnapshotHeader
+	7,  // 57: orrery.log.v1.State.cluster:type_name -> orrery.log.v1.Cluster
+	12, // 58: orrery.log.v1.State.workers:type_name -> orrery.log.v1.Worker
+	18, // 59: orrery.log.v1.State.models:type_name -> orrery.log.v1.Model
+	19, // 60: orrery.log.v1.State.holdings:type_name -> orrery.log.v1.Holding
+	22, // 61: orrery.log.v1.State.profiles:type_name -> orrery.log.v1.Profile
+	47, // 62: orrery.log.v1.State.remembered:type_name -> orrery.log.v1.Remembered
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_log_proto_init() }
@@ -4166,6 +4267,7 @@ func file_log_proto_init() {
 		(*Command_ReopenStartup)(nil),
 		(*Command_PutDeviceChecks)(nil),
 		(*Command_ReplaceModel)(nil),
+		(*Command_PinModel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4173,7 +4275,7 @@ func file_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_proto_rawDesc), len(file_log_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -189,7 +189,7 @@ func (s *simulation) lead() {
 	for i := range s.models {
 		m := &s.models[i]
 		state.Models = append(state.Models, scheduler.Model{
-			ID: m.id, MaxRows: m.largest(), Batched: !m.Alone, WeightsBytes: m.WeightsBytes})
+			ID: m.id, MaxRows: m.largest(), Batched: !m.Alone, WeightsBytes: m.WeightsBytes, Pinned: m.Pinned})
 		for _, kind := range kinds {
 			if p := m.profile(kind); p != nil {
 				state.Profiles = append(state.Profiles, scheduler.Profile{

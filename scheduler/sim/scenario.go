@@ -63,6 +63,8 @@ type Model struct {
 	MaxRows int
 	// Alone says that requests never run together.
 	Alone bool
+	// Pinned is on how many devices its weights are to stay.
+	Pinned int
 	// Profiles are by kind of device. One with an empty Kind is for all others.
 	Profiles []Profile
 }
@@ -167,8 +169,8 @@ func (m *Model) check() error {
 	if len(m.Profiles) == 0 {
 		return fmt.Errorf("model %s has no profile", m.Name)
 	}
-	if m.WeightsBytes < 0 || m.MaxRows < 0 {
-		return fmt.Errorf("model %s: neither the size of its weights nor that of its batches can be negative", m.Name)
+	if m.WeightsBytes < 0 || m.MaxRows < 0 || m.Pinned < 0 {
+		return fmt.Errorf("model %s: neither the size of its weights nor that of its batches nor its pins can be negative", m.Name)
 	}
 	for _, p := range m.Profiles {
 		last := 0

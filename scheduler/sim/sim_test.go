@@ -157,6 +157,39 @@ func TestColdStartsAreThoseWithoutWeightsAnywhere(t *testing.T) {
 	}
 }
 
+// Five models, and room for two: four of them take turns.
+func TestAPinnedModelIsNeverCold(t *testing.T) {
+	for _, policy := range []string{"edf", "orrery"} {
+		s := standard(1, 5, Workload{Name: "all", Start: time.Second, Arrivals: Poisson{50}})
+		s.Workers[0].Devices[0].Pages = 14
+		cold := func() (pinned, others uint64) {
+			r, err := Run(s, func() scheduler.Policy { return named(policy) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range r.Models {
+				if m.Name == s.Models[4].Name {
+					pinned = m.ColdStarts
+				} else {
+					others += m.ColdStarts
+				}
+			}
+			return pinned, others
+		}
+		if fifth, others := cold(); fifth == 0 || others == 0 {
+			t.Errorf("%s: %d and %d cold starts, although nothing is pinned", policy, fifth, others)
+		}
+		s.Models[4].Pinned = 1
+		if pinned, others := cold(); pinned > 0 || others == 0 {
+			t.Errorf("%s: %d cold starts of the pinned model, %d of the others", policy, pinned, others)
+		}
+		s.LeaderChanges = []LeaderChange{{At: 5 * time.Second, Gap: 300 * time.Millisecond}}
+		if pinned, _ := cold(); pinned > 0 {
+			t.Errorf("%s: %d cold starts of the pinned model when a leader comes", policy, pinned)
+		}
+	}
+}
+
 func TestTheSameSeedGivesTheSameReport(t *testing.T) {
 	s := standard(2, 6,
 		Workload{Name: "poisson", SLO: 100 * time.Millisecond, Tenant: "a", Zipf: 1.1, Arrivals: Poisson{900}},

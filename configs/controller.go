@@ -198,7 +198,7 @@ func DefaultController() Controller {
 			LostAfter:         10 * time.Second,
 			ForgetAfter:       24 * time.Hour,
 		},
-		Scheduler:       Scheduler{Policy: "edf", ScheduleAhead: 10 * time.Millisecond},
+		Scheduler:       Scheduler{Policy: "orrery", ScheduleAhead: 5 * time.Millisecond},
 		Control:         Control{NoLeaderTimeout: 2 * time.Second},
 		Log:             defaultLog(),
 		ShutdownTimeout: 2 * time.Second,

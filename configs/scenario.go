@@ -133,7 +133,7 @@ type ScenarioTimeline struct {
 // DefaultScenario returns the defaults. Models, Workers and Workloads have none and must be set.
 func DefaultScenario() Scenario {
 	return Scenario{
-		Name: "scenario", Seed: 1, Duration: 30 * time.Second, Policies: []string{"edf"},
+		Name: "scenario", Seed: 1, Duration: 30 * time.Second, Policies: []string{"orrery"},
 		Network: ScenarioNetwork{Delay: time.Millisecond, Jitter: 200 * time.Microsecond},
 		Silence: 400 * time.Millisecond, Timeline: ScenarioTimeline{For: time.Second},
 	}
@@ -184,7 +184,7 @@ func (s *Scenario) Validate() error {
 		k.report("warmup", "make it shorter than the duration", "%v is not less than %v", s.Warmup, s.Duration)
 	}
 	if len(s.Policies) == 0 {
-		k.report("policies", "list at least one, for example [edf]", "is required")
+		k.report("policies", "list at least one, for example [orrery]", "is required")
 	}
 	atLeast(&k, "schedule_ahead", s.ScheduleAhead, 0)
 	atLeast(&k, "network_lag", s.NetworkLag, 0)

@@ -42,7 +42,7 @@ func TestTheDispatcherIsToldOfAnotherPolicy(t *testing.T) {
 	d := newDispatcher(log.replica, 1<<20, &script{func(_ scheduler.Instant, events []scheduler.Event, _ *scheduler.Decisions) {
 		told = append(told, events...)
 	}}, k.term.c.instant, hclog.NewNullLogger())
-	k.term.dispatcher, k.term.policies = d, []string{"edf", "other"}
+	k.term.dispatcher, k.term.policies = d, []string{"orrery", "other"}
 	k.log = hclog.New(&hclog.LoggerOptions{Output: &written})
 	d.start()
 	d.step()
@@ -56,12 +56,12 @@ func TestTheDispatcherIsToldOfAnotherPolicy(t *testing.T) {
 	}{
 		{set: "other", version: 1}, // of an old controller, which knows of no version 5
 		{set: "", version: 1},
-		{set: "edf"},
-		{set: "other", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "other"}}, logs: "scheduling policy changed: from=edf to=other"},
-		{set: "newer", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "edf"}}, logs: "doesn't have the scheduling policy"},
-		{set: "newest", logs: "policy=newest default=edf"},
+		{set: "orrery"},
+		{set: "other", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "other"}}, logs: "scheduling policy changed: from=orrery to=other"},
+		{set: "newer", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "orrery"}}, logs: "doesn't have the scheduling policy"},
+		{set: "newest", logs: "policy=newest default=orrery"},
 		{set: "other", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "other"}}, logs: "scheduling policy changed"},
-		{set: "", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "edf"}}, logs: "scheduling policy changed: from=other to=edf"},
+		{set: "", told: []scheduler.Event{scheduler.PolicyChanged{Policy: "orrery"}}, logs: "scheduling policy changed: from=other to=orrery"},
 	} {
 		if step.version == 0 {
 			log.raise(t)
@@ -90,7 +90,7 @@ func TestAPolicyChangedBeforeTheStart(t *testing.T) {
 	d := newDispatcher(log.replica, 1<<20, &script{func(_ scheduler.Instant, events []scheduler.Event, _ *scheduler.Decisions) {
 		told = append(told, events...)
 	}}, k.term.c.instant, hclog.NewNullLogger())
-	k.term.dispatcher, k.term.policies = d, []string{"edf", "other"}
+	k.term.dispatcher, k.term.policies = d, []string{"orrery", "other"}
 	log.raise(t)
 	log.setPolicy(t, "other", 0)
 	log.replica.Read(k.followPolicy)

@@ -120,6 +120,7 @@ func (p *core) listDevices() {
 	for _, w := range p.workers {
 		p.devices = append(p.devices, w.devices...)
 	}
+	// order: all sets are emptied.
 	for _, m := range p.models {
 		clear(m.runs)
 	}

@@ -141,13 +141,6 @@ func (p *core) stir(m *model) {
 	}
 }
 
-// stirAll is for when it can't be said who may run what.
-func (p *core) stirAll() {
-	for _, d := range p.devices {
-		p.touch(d)
-	}
-}
-
 // mayRun says whether a batch of the model may be sent to where its weights
 // are now. A suspect model is only tried out.
 func (p *core) mayRun(pl *place) bool {

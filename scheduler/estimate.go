@@ -1,9 +1,6 @@
 package scheduler
 
-import (
-	"sort"
-	"time"
-)
+import "time"
 
 const (
 	// windowSize is how many measurements an estimate looks back on.
@@ -109,11 +106,6 @@ func (t *timing) execution(now Instant, rows int) time.Duration {
 	}
 	last := len(t.table) - 1
 	return t.table[last] * time.Duration((rows+last-1)/last)
-}
-
-// fits is the most rows, up to most, whose execution takes no longer than d.
-func (t *timing) fits(now Instant, d time.Duration, most int) int {
-	return sort.Search(most, func(n int) bool { return t.execution(now, n+1) > d })
 }
 
 // tabulate computes the table; it holds until a measurement comes, or one of the

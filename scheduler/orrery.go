@@ -24,105 +24,9 @@ type orrery struct {
 	paces   []servicePace // by slot of the model
 }
 
-// The levels of priority: 1 is the highest; what says nothing is in the middle.
-const (
-	defaultLevel = 4
-	lowestLevel  = 7
-	overShare    = lowestLevel + 1 // is added for tenants that have had their share
-)
-
-// level is the rank of a priority.
-func level(priority uint64) uint8 {
-	if priority == 0 {
-		return defaultLevel
-	}
-	return uint8(min(priority, lowestLevel))
-}
-
-// lookahead is how many models a device chooses from: the most urgent ones.
-const lookahead = 16
-
 // haste is how much of a request's time may pass for the sake of requests of lower
 // ranks.
 const haste = 0.65
-
-// option is a batch that a device could run next.
-type option struct {
-	place *place
-	// batch and share are known once it has been considered.
-	considered bool
-	batch      batch
-	// share is the time that this device would spend on it, if the others that have
-	// its weights do their part.
-	share time.Duration
-	out   bool // it is given up for the sake of others
-}
-
-// admit ranks a request, and refuses it, or gives up another one, when the model
-// has more waiting than it will be able to answer.
-func (o *orrery) admit(p *core, r *request) (Completion, bool) {
-	r.tenant = o.tenants.of(p.now, r.Tenant)
-	r.rank = level(r.Priority)
-	if r.tenant.over && p.lastMiss != 0 && p.now.Sub(p.lastMiss) < shareMemory {
-		r.rank += overShare
-	}
-	if r.Deadline == 0 || !p.missedLately(r.model, ranks-1) {
-		return Completion{}, true
-	}
-	return o.makeWay(p, r)
-}
-
-// servicePace is how fast a model's requests are being run.
-type servicePace struct {
-	rows fading  // that were sent
-	sent Instant // when the last batch was
-}
-
-// paceMemory is how long what was sent counts.
-const paceMemory = 500 * time.Millisecond
-
-func (o *orrery) pace(m *model) *servicePace {
-	for int(m.slot) >= len(o.paces) {
-		o.paces = append(o.paces, servicePace{})
-	}
-	return &o.paces[m.slot]
-}
-
-// makeWay is for a request of a model that misses deadlines. Once more is waiting
-// than two full batches and half as much again as has been run in the time that the
-// request has, somebody will not be answered, and is better told now. That is the
-// oldest of the last rank, if it will not last until the next batch, else the one
-// that comes.
-func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
-	m := r.model
-	most := m.batchRows()
-	if m.rows < 2*most {
-		return Completion{}, true
-	}
-	s := o.pace(m)
-	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
-	left := r.Deadline.Sub(p.now).Seconds()
-	if float64(m.rows) < float64(2*most)+1.5*rate*left {
-		return Completion{}, true
-	}
-	last := r
-	for _, q := range m.queues {
-		if len(q.timed) > 0 && (q.rank > last.rank || q.rank == last.rank && q.timed[0].Deadline <= last.Deadline) {
-			last = q.timed[0]
-		}
-	}
-	between := time.Duration(float64(most) / max(rate, 1) * float64(time.Second))
-	full, _ := m.fastest(p.now, most)
-	if last != r && last.rank == r.rank && max(p.now, s.sent.Add(between)).Add(full+p.lag()) <= last.Deadline {
-		last = r
-	}
-	end := p.givenUp(last)
-	if last == r {
-		return end, false
-	}
-	p.complete(last, end)
-	return Completion{}, true
-}
 
 // sent implements strategy.
 func (o *orrery) sent(p *core, a *action) {
@@ -214,31 +118,6 @@ func (o *orrery) densest(p *core, first int) int {
 	return best
 }
 
-// density is rows for the time.
-func (x *option) density() float64 { return float64(x.batch.rows) / float64(x.batch.expected) }
-
-// consider finds the fullest batch of an option, once.
-func (o *orrery) consider(p *core, i int) {
-	x := &o.options[i]
-	if x.considered {
-		return
-	}
-	x.considered = true
-	pl := x.place
-	q := pl.model.queues[0]
-	if len(pl.model.queues) > 1 {
-		q = o.queueOf(p, pl)
-	}
-	if q != nil {
-		x.batch = p.fillOne(pl, q, p.firstTimed(pl, q), pl.model.batchRows())
-		if x.batch.rows > 0 && p.missedLately(pl.model, q.rank) {
-			o.grow(p, x, p.begins(pl.device))
-		}
-		x.share = x.batch.expected / time.Duration(max(1, pl.model.present))
-	}
-	x.out = x.batch.rows == 0
-}
-
 // first is the first option that can be answered in time; −1: there is none.
 func (o *orrery) first(p *core, start Instant) int {
 	for i := range o.options {
@@ -294,78 +173,6 @@ func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
 	return by
 }
 
-// gather collects the most urgent models that the device may run.
-func (o *orrery) gather(p *core, d *device) {
-	// Few may not run although they wait, so that looking at the keys alone, which
-	// lie side by side, will mostly do.
-	if !o.gatherIf(p, d, func(*place) bool { return true }) {
-		o.gatherIf(p, d, p.mayRun)
-	}
-}
-
-// gatherIf does so among those that may; ok: all that it found may run.
-func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
-	n := 0
-	var keys [lookahead]Instant
-	var places [lookahead]*place
-	worst := never
-	add := func(pl *place, key Instant) {
-		if !may(pl) {
-			return
-		}
-		i := n
-		if n == lookahead {
-			i--
-		} else {
-			n++
-		}
-		for i > 0 && keys[i-1] > key {
-			keys[i], places[i] = keys[i-1], places[i-1]
-			i--
-		}
-		keys[i], places[i] = key, pl
-		if n == lookahead {
-			worst = keys[n-1]
-		}
-	}
-	if len(p.active) < len(d.resident)/8 {
-		for _, m := range p.active {
-			if key := p.keys[m.slot]; key < worst && m.runs.has(d.order) {
-				add(d.byModel[m.ID], key)
-			}
-		}
-	} else {
-		for i, slot := range d.slots {
-			if key := p.keys[slot]; key < worst {
-				add(d.resident[i], key)
-			}
-		}
-	}
-	o.options = o.options[:0]
-	for _, pl := range places[:n] {
-		if !p.mayRun(pl) {
-			return false
-		}
-		if len(pl.model.queues) > 0 { // else only suspects wait
-			o.options = append(o.options, option{place: pl})
-		}
-	}
-	return true
-}
-
-// queueOf is the queue of a model that goes first, of those with a request in time.
-func (o *orrery) queueOf(p *core, pl *place) (best *queue) {
-	var least Instant
-	for _, q := range pl.model.queues {
-		if r := p.firstInTime(pl, q); r != nil {
-			if key := p.key(r); best == nil || key < least {
-				best, least = q, key
-			}
-		}
-	}
-	return best
-}
-
 // drop gives up batches until all others can be in time one after the other: each
 // time, of the last rank, the one with the fewest rows for its time (Moore and
 // Hodgson 1968).
@@ -395,53 +202,4 @@ func (o *orrery) drop(start Instant) (crowded uint8) {
 		at = at.Add(-o.options[worst].share)
 	}
 	return crowded
-}
-
-// rank is that of the queue that the batch is of.
-func (x *option) rank() uint8 { return x.batch.parts[0].queue.rank }
-
-// worse says whether x is to be given up before y.
-func (x *option) worse(y *option) bool {
-	if x.rank() != y.rank() {
-		return x.rank() > y.rank()
-	}
-	return int64(x.batch.rows)*int64(y.batch.expected) < int64(y.batch.rows)*int64(x.batch.expected)
-}
-
-// grow gives up the most urgent requests of a batch when that lets it be so much
-// fuller that more are answered for the time. What is given up would not be missed:
-// there is more than the devices can do.
-func (o *orrery) grow(p *core, x *option, start Instant) {
-	q, pl := x.batch.parts[0].queue, x.place
-	most := pl.model.batchRows()
-	if x.batch.rows >= most || !pl.model.Batched || x.batch.parts[0].timed == 0 {
-		return
-	}
-	best := x.batch
-	for _, n := range [...]int{most, most - most/4, most / 2, most / 4} {
-		if n <= x.batch.rows {
-			break
-		}
-		b := p.fillOne(pl, q, q.since(start.Add(pl.execution(p.now, n))), most)
-		// What other ranks add to it is no reason to give up any of this one.
-		if b.used > 0 && int64(b.parts[0].timed)*int64(best.expected) > int64(best.parts[0].timed)*int64(b.expected) {
-			best = b
-		}
-	}
-	x.batch = best
-}
-
-// missedMemory is how long after a request was too late its model counts as
-// overloaded.
-const missedMemory = 200 * time.Millisecond
-
-// missedLately says whether requests of that rank, or of one before it, were too
-// late not long ago.
-func (p *core) missedLately(m *model, rank uint8) bool {
-	for _, at := range m.missed[:rank+1] {
-		if at != 0 && p.now.Sub(at) < missedMemory {
-			return true
-		}
-	}
-	return false
 }

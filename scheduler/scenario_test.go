@@ -17,8 +17,9 @@ var update = flag.Bool("update", false, "write the decisions into testdata/*.txt
 
 // Each file of testdata is a story: "instant event arguments" lines, and what
 // was decided indented below them. Lines of one instant are one step. The
-// policy is also stepped whenever it asked to be woken. It is edf; "options" says
-// how far ahead devices are given work and how long the way to them is.
+// policy is also stepped whenever it asked to be woken. It is edf until "policy"
+// names another one; "options" says how far ahead devices are given work and how
+// long the way to them is. Lines in brackets are the reasons that it gives.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -52,10 +53,13 @@ type scenario struct {
 	wake   Instant
 	events []Event
 	held   string // lines of the step that is being gathered
+	// reasons are those that the policy gives for what it does in the step.
+	reasons []string
 }
 
 func playScenario(t *testing.T, text string) string {
-	s := &scenario{t: t, policy: newEDF(Options{})}
+	s := &scenario{t: t}
+	s.policy = newEDF(Options{Explain: func(why string) { s.reasons = append(s.reasons, why) }})
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		switch {
@@ -109,6 +113,10 @@ func (s *scenario) step(title string) {
 	if len(out.Actions)+len(out.Completions)+len(out.Repairs)+len(out.Abandoned)+len(out.Blamed) > 0 {
 		s.text.WriteString(title)
 	}
+	for _, why := range s.reasons {
+		fmt.Fprintf(&s.text, "  (%s)\n", why)
+	}
+	s.reasons = nil
 	for _, c := range out.Completions {
 		fmt.Fprintf(&s.text, "  request %d: %v", c.Request, c.Reason)
 		if c.Action != 0 {
@@ -201,6 +209,10 @@ func (s *scenario) event(words []string) Event {
 		if by := named["by"]; by != "" {
 			r.Deadline = Instant(s.duration(by))
 		}
+		if priority := named["priority"]; priority != "" {
+			r.Priority = s.number(priority)
+		}
+		r.Tenant = named["tenant"]
 		if rows := named["rows"]; rows != "" {
 			r.Rows = int(s.number(rows))
 		}

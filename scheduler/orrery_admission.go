@@ -1,0 +1,99 @@
+package scheduler
+
+import "time"
+
+// The levels of priority: 1 is the highest; what says nothing is in the middle.
+const (
+	defaultLevel = 4
+	lowestLevel  = 7
+	overShare    = lowestLevel + 1 // is added for tenants that have had their share
+)
+
+// level is the rank of a priority.
+func level(priority uint64) uint8 {
+	if priority == 0 {
+		return defaultLevel
+	}
+	return uint8(min(priority, lowestLevel))
+}
+
+// admit ranks a request, and refuses it, or gives up another one, when the model
+// has more waiting than it will be able to answer.
+func (o *orrery) admit(p *core, r *request) (Completion, bool) {
+	r.tenant = o.tenants.of(p.now, r.Tenant)
+	r.rank = level(r.Priority)
+	if r.tenant.over && p.lastMiss != 0 && p.now.Sub(p.lastMiss) < shareMemory {
+		r.rank += overShare
+	}
+	if r.Deadline == 0 || !p.missedLately(r.model, ranks-1) {
+		return Completion{}, true
+	}
+	return o.makeWay(p, r)
+}
+
+// servicePace is how fast a model's requests are being run.
+type servicePace struct {
+	rows fading  // that were sent
+	sent Instant // when the last batch was
+}
+
+// paceMemory is how long what was sent counts.
+const paceMemory = 500 * time.Millisecond
+
+func (o *orrery) pace(m *model) *servicePace {
+	for int(m.slot) >= len(o.paces) {
+		o.paces = append(o.paces, servicePace{})
+	}
+	return &o.paces[m.slot]
+}
+
+// makeWay is for a request of a model that misses deadlines. Once more is waiting
+// than two full batches and half as much again as has been run in the time that the
+// request has, somebody will not be answered, and is better told now. That is the
+// oldest of the last rank, if it will not last until the next batch, else the one
+// that comes.
+func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
+	m := r.model
+	most := m.batchRows()
+	if m.rows < 2*most {
+		return Completion{}, true
+	}
+	s := o.pace(m)
+	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
+	left := r.Deadline.Sub(p.now).Seconds()
+	if float64(m.rows) < float64(2*most)+1.5*rate*left {
+		return Completion{}, true
+	}
+	last := r
+	for _, q := range m.queues {
+		if len(q.timed) > 0 && (q.rank > last.rank || q.rank == last.rank && q.timed[0].Deadline <= last.Deadline) {
+			last = q.timed[0]
+		}
+	}
+	between := time.Duration(float64(most) / max(rate, 1) * float64(time.Second))
+	full, _ := m.fastest(p.now, most)
+	if last != r && last.rank == r.rank && max(p.now, s.sent.Add(between)).Add(full+p.lag()) <= last.Deadline {
+		last = r
+	}
+	end := p.givenUp(last)
+	if last == r {
+		return end, false
+	}
+	p.complete(last, end)
+	return Completion{}, true
+}
+
+// missedMemory is how long after a request was too late its model counts as
+// overloaded.
+const missedMemory = 200 * time.Millisecond
+
+// missedLately says whether requests of that rank, or of one before it, were too
+// late not long ago.
+func (p *core) missedLately(m *model, rank uint8) bool {
+	for _, at := range m.missed[:rank+1] {
+		if at != 0 && p.now.Sub(at) < missedMemory {
+			return true
+		}
+	}
+	return false
+}

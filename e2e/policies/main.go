@@ -54,7 +54,7 @@ const row = "resnet50_v2"
 func parse(arguments []string) (o options, err error) {
 	f := flag.NewFlagSet("policies", flag.ContinueOnError)
 	policies := f.String("policies", "all", "policies to play, separated by commas; there are "+strings.Join(scheduler.Policies(), ","))
-	f.StringVar(&o.bound, "bound", "edf", "policy that plays the pooled models; empty: none does")
+	f.StringVar(&o.bound, "bound", scheduler.DefaultPolicy, "policy that plays the pooled models; empty: none does")
 	f.IntVar(&o.seeds, "seeds", 10, "seeds to play each workload with")
 	f.Uint64Var(&o.seed, "seed", 1, "the first of them")
 	f.DurationVar(&o.span, "span", time.Minute, "how long a workload is played; some take half or twice as long")

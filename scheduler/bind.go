@@ -9,7 +9,7 @@ import "math"
 // fit says that requests may be bound to a place.
 func (p *core) fit(pl *place) bool {
 	return pl != nil && !pl.device.gone && pl.countedUsable > 0 && pl.state == resident && pl.backOff.until <= p.now &&
-		!pl.device.execution.late(p.now, p.options.ScheduleAhead)
+		!pl.device.execution.late(p.now)
 }
 
 // eachFit calls f for the devices that a request for a model may be bound to, in

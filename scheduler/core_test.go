@@ -108,8 +108,8 @@ func TestLaneKeepsCount(t *testing.T) {
 		}
 	}
 	l.remove(0, actions[0], trip)
-	if l.lateAt(ms) != 0 || l.behind != 0 {
-		t.Errorf("an empty lane is late at %v, %v behind", l.lateAt(ms), l.behind)
+	if l.lateAt() != 0 || l.behind != 0 {
+		t.Errorf("an empty lane is late at %v, %v behind", l.lateAt(), l.behind)
 	}
 }
 

@@ -84,18 +84,22 @@ func (l *lane) free(now Instant) Instant {
 	return max(now, first.due.Add(first.allow)).Add(l.behind)
 }
 
+// lateMargin is how late a device may always be before it gets nothing new: results
+// are held up on the way, and by a busy machine.
+const lateMargin = 10 * time.Millisecond
+
 // lateAt is when the engine will be so late that nothing is to be expected of
-// it: by margin, or by as much again as the action was to take. 0: it is idle.
-func (l *lane) lateAt(margin time.Duration) Instant {
+// it: by the margin, or by as much again as the action was to take. 0: it is idle.
+func (l *lane) lateAt() Instant {
 	if len(l.actions) == 0 {
 		return 0
 	}
 	first := l.actions[0]
-	return first.due.Add(max(margin, first.Expected))
+	return first.due.Add(max(lateMargin, first.Expected))
 }
 
-func (l *lane) late(now Instant, margin time.Duration) bool {
-	at := l.lateAt(margin)
+func (l *lane) late(now Instant) bool {
+	at := l.lateAt()
 	return l.overdue || at != 0 && now >= at
 }
 

@@ -108,9 +108,15 @@ func (p *core) roomiest(m *model, but bitset) (best *device) {
 }
 
 func (p *core) hasRoom(d *device) bool {
-	l, ahead := &d.execution, p.options.ScheduleAhead
-	return len(d.resident) > 0 && !d.trying && !d.reserved && !l.late(p.now, ahead) &&
-		l.free(p.now).Sub(p.now) <= ahead
+	l := &d.execution
+	return len(d.resident) > 0 && !d.trying && !d.reserved && !l.late(p.now) &&
+		l.free(p.now).Sub(p.now) <= p.ahead(d)
+}
+
+// ahead is how long before it should be done with all others a device is given its
+// next batch: no later than when that would arrive after they are done.
+func (p *core) ahead(d *device) time.Duration {
+	return max(p.options.ScheduleAhead, d.host.trip.lag(p.now))
 }
 
 // touch is for a device that may have got room, or have lost it.
@@ -122,7 +128,7 @@ func (p *core) touch(d *device) {
 		d.changed = true
 		p.changed.devices = append(p.changed.devices, d)
 	}
-	if d.execution.late(p.now, p.options.ScheduleAhead) {
+	if d.execution.late(p.now) {
 		p.mayBeUnfit(d)
 	}
 	room := p.hasRoom(d)

@@ -14,9 +14,8 @@ const DefaultPolicy = "orrery"
 // Options are the settings that policies share. Zero values mean the defaults.
 type Options struct {
 	// ScheduleAhead: a device is given a batch this long before it is expected to
-	// have finished all others. It has to cover the way to the worker and back, or
-	// the device has nothing to do meanwhile. A device that is later than this (and
-	// than twice what it was to take) gets nothing new. Default 5 ms.
+	// have finished all others, or what the way to the worker and back takes, if that
+	// is longer: else the device has nothing to do meanwhile. Default 5 ms.
 	ScheduleAhead time.Duration
 	// NetworkLag is what the way to a worker and back takes, until it has been
 	// measured. Default 3 ms.

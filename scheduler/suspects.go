@@ -266,7 +266,7 @@ func (p *core) tryOut(c candidate) bool {
 
 // mayTry says whether a trial could begin at a place once its device is idle.
 func (p *core) mayTry(pl *place) bool {
-	if pl.state != resident || !pl.usable() || pl.device.execution.late(p.now, p.options.ScheduleAhead) {
+	if pl.state != resident || !pl.usable() || pl.device.execution.late(p.now) {
 		return false
 	}
 	if pl.backOff.until > p.now {

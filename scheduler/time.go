@@ -179,13 +179,12 @@ func (p *core) nextOfDevice(d *device) (at Instant) {
 	if d.gone {
 		return 0
 	}
-	ahead := p.options.ScheduleAhead
 	for _, a := range d.execution.actions {
 		at = p.sooner(at, a.passed)
 	}
 	if len(d.execution.actions) > 0 {
-		at = p.sooner(at, d.execution.free(p.now).Add(-ahead))
-		at = p.sooner(at, d.execution.lateAt(ahead))
+		at = p.sooner(at, d.execution.free(p.now).Add(-p.ahead(d)))
+		at = p.sooner(at, d.execution.lateAt())
 	}
-	return p.sooner(at, d.transfer.lateAt(ahead))
+	return p.sooner(at, d.transfer.lateAt())
 }

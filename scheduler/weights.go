@@ -179,8 +179,8 @@ func (p *core) bring(pl *place) *action {
 }
 
 func (p *core) mayLoad(d *device) bool {
-	return d.loading < loadsAhead && !d.transfer.late(p.now, p.options.ScheduleAhead) &&
-		!d.execution.late(p.now, p.options.ScheduleAhead)
+	return d.loading < loadsAhead && !d.transfer.late(p.now) &&
+		!d.execution.late(p.now)
 }
 
 // demands lists the models that lack a device, the most urgent first.
@@ -235,19 +235,18 @@ func (p *core) demands(someIdle, look bool) []demand {
 // will have, can start on it, and when they will have run all that waits.
 func (p *core) outlook(m *model) (ready, drained Instant) {
 	ready = never
-	ahead := p.options.ScheduleAhead
 	var fastest *place
 	devices := 0
 	// What hangs may keep all trials from its worker.
 	trialsOnly := m.doubt.level != innocent || len(m.suspects) == m.waiting
 	for _, pl := range m.places {
-		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now, ahead) ||
+		if pl.state == absent || !pl.usable() || pl.device.execution.late(p.now) ||
 			trialsOnly && pl.device.host.hangs() {
 			continue
 		}
 		at := max(pl.device.execution.free(p.now), pl.backOff.until)
 		if pl.state == arriving {
-			if pl.device.transfer.late(p.now, ahead) {
+			if pl.device.transfer.late(p.now) {
 				continue
 			}
 			at = max(at, pl.device.transfer.free(p.now))

@@ -159,3 +159,21 @@ func TestPrioritiesUnderOverload(t *testing.T) {
 		}
 	}
 }
+
+// A device is given its next batch before the result of the last one is back, also
+// when that takes longer than what is set.
+func TestAFarWorkerIsKeptBusy(t *testing.T) {
+	p := Preset{Profiles: []Model{resnet50()}, Kind: "V100", Duration: targetSpan, Rate: 2 * deviceCeiling}
+	s, err := Experiment("poisson", p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Network = Network{Delay: 10 * time.Millisecond, Jitter: 2 * time.Millisecond}
+	r, err := Run(s, func() scheduler.Policy { return named("orrery") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Total.GoodputPerSecond / deviceCeiling; got < 0.95 || r.Total.Late > 0 {
+		t.Errorf("goodput is %.3f of the ceiling, and %d are late", got, r.Total.Late)
+	}
+}

@@ -42,7 +42,10 @@ func TestReplaceAndReopenUnderLoad(t *testing.T) {
 	began := time.Now()
 
 	eventually(t, startTimeout, "a version of the cluster that knows replacements", func() error {
-		if r := ask("cluster", "status"); !strings.Contains(r.stdout, "version 4") {
+		r := ask("cluster", "status")
+		_, after, _ := strings.Cut(r.stdout, "version ")
+		version := 0
+		if _, err := fmt.Sscanf(after, "%d", &version); err != nil || version < 4 {
 			return fmt.Errorf("%s%s", r.stdout, r.stderr)
 		}
 		return nil

@@ -15,6 +15,8 @@ type worker struct {
 	trials   int
 	reserved bool // one of its devices is
 	trip     roundTrip
+	// ahead is how long before they begin actions have to be sent.
+	ahead time.Duration
 }
 
 // action is an action without a result.
@@ -30,8 +32,8 @@ type action struct {
 	// first of its lane. Its result is planned to be there by then and allow.
 	due   Instant
 	allow time.Duration
-	// sent says since when it is the only action of an idle lane. 0: it queued.
-	sent Instant
+	// alone: it was sent to an idle lane. (Earliest is when it was sent.)
+	alone bool
 	// passed is the first deadline of a request in it that has not been
 	// completed; 0: none has one.
 	passed Instant
@@ -47,7 +49,7 @@ type lane struct {
 
 func (l *lane) add(now Instant, a *action, trip *roundTrip) {
 	if len(l.actions) == 0 {
-		a.due, a.allow, a.sent = now.Add(a.Expected), trip.lag(now), now
+		a.due, a.allow, a.alone = now.Add(a.Expected), trip.lag(now), true
 	} else {
 		l.behind += a.Expected
 	}
@@ -70,7 +72,8 @@ func (l *lane) remove(now Instant, a *action, trip *roundTrip) {
 	if len(l.actions) > 0 {
 		next := l.actions[0]
 		l.behind -= next.Expected
-		next.due, next.allow = now.Add(next.Expected), trip.jitter(now)
+		// It has begun as the other one ended, or when it came if that was later.
+		next.due, next.allow = now.Add(next.Expected), max(trip.jitter(now), next.Earliest.Add(trip.lag(now)).Sub(now))
 	}
 }
 
@@ -95,7 +98,7 @@ func (l *lane) lateAt() Instant {
 		return 0
 	}
 	first := l.actions[0]
-	return first.due.Add(max(lateMargin, first.Expected))
+	return first.due.Add(first.allow + max(lateMargin, first.Expected))
 }
 
 func (l *lane) late(now Instant) bool {

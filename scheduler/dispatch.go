@@ -116,7 +116,7 @@ func (p *core) hasRoom(d *device) bool {
 // ahead is how long before it should be done with all others a device is given its
 // next batch: no later than when that would arrive after they are done.
 func (p *core) ahead(d *device) time.Duration {
-	return max(p.options.ScheduleAhead, d.host.trip.lag(p.now))
+	return max(p.options.ScheduleAhead, d.host.ahead)
 }
 
 // touch is for a device that may have got room, or have lost it.
@@ -217,7 +217,7 @@ func (p *core) infer(pl *place, a *action, rows int, expected time.Duration, dea
 	a.Action = Action{Kind: Infer, Expected: expected, Requests: ids, Rows: rows}
 	a.passed = deadline
 	if deadline != 0 {
-		a.Latest = max(p.now, deadline.Add(-expected-pl.device.host.trip.lag(p.now)/2))
+		a.Latest = max(p.now, deadline.Add(-expected-pl.device.host.trip.back(p.now)))
 	}
 	pl.running++
 	pl.used = p.now

@@ -225,6 +225,7 @@ type roundTrip struct {
 	last        [roundTrips]time.Duration
 	count       int
 	newest      Instant
+	heard       Instant // when the worker last gave a result
 	most, least time.Duration
 }
 
@@ -233,7 +234,7 @@ type roundTrip struct {
 const roundTrips = 32
 
 func (r *roundTrip) record(now Instant, d time.Duration) {
-	if now.Sub(r.newest) > windowStale {
+	if now.Sub(r.heard) > windowStale {
 		r.count = 0
 	}
 	r.last[r.count%roundTrips] = max(0, d)
@@ -255,26 +256,37 @@ func (r *roundTrip) record(now Instant, d time.Duration) {
 	}
 }
 
-// lag is what to expect of the next one, with a twentieth to spare.
+// lag is what to expect of the next one, with a twentieth to spare. A worker that
+// has always had something to do has not been measured for long: then it is what it
+// took at least, and half as much again, in case the rest was a stall. Of one that
+// has given no result at all for long nothing is known: an estimate that makes
+// everything infeasible has to be forgotten.
 func (r *roundTrip) lag(now Instant) time.Duration {
 	most := r.most + r.most/20
 	switch {
 	case r.count == 0:
 		return r.seed
-	case now.Sub(r.newest) > windowStale: // as with windows, what is too long has to be forgotten
+	case now.Sub(r.heard) > windowStale:
 		return min(r.seed, most)
+	case now.Sub(r.newest) > windowStale:
+		return min(most, r.least+r.least/2+time.Millisecond)
 	}
 	return most
 }
 
+// back is what the result needs at least. An action that starts so late that it has
+// just that is likely not in time, but one that is not started never is.
+func (r *roundTrip) back(now Instant) time.Duration {
+	if r.count < windowTrust {
+		return r.lag(now) / 2
+	}
+	return min(r.lag(now), r.least) / 2
+}
+
 // jitter is by how much a result may be later, on its way, than the one before.
 func (r *roundTrip) jitter(now Instant) time.Duration {
-	jitter := (r.most - r.least) / 2
-	switch {
-	case r.count < windowTrust:
+	if r.count < windowTrust {
 		return r.seed / 4
-	case now.Sub(r.newest) > windowStale:
-		return min(r.seed/4, jitter)
 	}
-	return jitter
+	return max(0, min(r.lag(now), r.most)-r.least) / 2
 }

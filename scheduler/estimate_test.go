@@ -86,6 +86,7 @@ func TestLagAndJitterOfARoundTrip(t *testing.T) {
 			for _, d := range test.trips {
 				now = now.Add(ms)
 				r.record(now, d)
+				r.heard = now
 			}
 			now = now.Add(test.after)
 			if lag, jitter := r.lag(now), r.jitter(now); lag != test.lag || jitter != test.jitter {

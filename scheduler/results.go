@@ -18,9 +18,7 @@ func (p *core) finished(res *Result) {
 	switch a.Kind {
 	case Infer:
 		d := a.place.device
-		if a.sent != 0 && res.Outcome == OK {
-			d.host.trip.record(p.now, p.now.Sub(a.sent)-res.Engine)
-		}
+		p.traveled(d.host, a, res)
 		d.execution.remove(p.now, a, &d.host.trip)
 		p.watch(d)
 		a.place.running--
@@ -102,6 +100,21 @@ func (p *core) loadFinished(a *action, res *Result) {
 	pl.timing.load.record(p.now, res.Engine)
 	pl.used = p.now
 	pl.become(resident, pl.taken)
+}
+
+// traveled takes in how long an action and its result were on their way.
+func (p *core) traveled(w *worker, a *action, res *Result) {
+	if a.alone && res.Outcome == OK {
+		w.trip.record(p.now, p.now.Sub(a.Earliest)-res.Engine)
+	}
+	w.trip.heard = p.now
+	// What is planned for a device is on the safe side by the jitter, twice.
+	if ahead := w.trip.lag(p.now) + 2*w.trip.jitter(p.now); ahead != w.ahead {
+		w.ahead = ahead
+		for _, d := range w.devices {
+			p.touch(d)
+		}
+	}
 }
 
 // measured takes in how long a batch took.

@@ -3,7 +3,7 @@ package scheduler
 import "time"
 
 // lookahead is how many models a device chooses from: the most urgent ones.
-const lookahead = 16
+const lookahead = 12
 
 // option is a batch that a device could run next.
 type option struct {

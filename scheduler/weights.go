@@ -123,7 +123,7 @@ func (p *core) placeWeights() {
 	if !open {
 		return // and an event will tell
 	}
-	if look {
+	if len(p.active) > 0 {
 		p.wakeAt(p.nextLook)
 	}
 	for _, n := range p.demands(idle, look) {
@@ -295,6 +295,7 @@ func (p *core) load(n demand) {
 			continue
 		}
 		if suspect && !p.mayRisk(d.host, false) {
+			p.placing = true // until it may be
 			continue
 		}
 		victims, ok := p.victims(pl, n)

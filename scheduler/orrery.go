@@ -20,6 +20,7 @@ import (
 // before a higher one, and fills the batches of a higher one up.
 type orrery struct {
 	options []option // scratch
+	more    bool     // there may be others that the device could run
 	tenants tenants
 	paces   []servicePace // by slot of the model
 }
@@ -52,6 +53,12 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	start := p.begins(d)
 	crowded := uint8(ranks)
 	best := o.first(p, start)
+	if best < 0 && o.more {
+		// Those in front are too late here, though they may not be elsewhere, or are
+		// suspects. The others are not to wait for them.
+		o.gatherIf(p, d, func(pl *place) bool { return p.mayRun(pl) && o.queueOf(p, pl) != nil })
+		best = o.first(p, start)
+	}
 	if best < 0 || !o.relaxed(p, best, start) {
 		for i := range o.options {
 			o.consider(p, i)

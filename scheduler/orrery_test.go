@@ -47,3 +47,58 @@ func TestRankDoesNotOutliveThePolicy(t *testing.T) {
 		t.Errorf("it waits: %v, of rank %d", r.waits, r.rank)
 	}
 }
+
+// A device looks past the most urgent models when it is too slow for all of them.
+func TestSlowDeviceIsNotLeftIdle(t *testing.T) {
+	const others = 2 * lookahead
+	last := ModelID(others + 1)
+	p := newNamed("orrery", Options{})
+	s := warm(2, others+1)
+	for i := range s.Models {
+		s.Models[i].MaxRows = 1
+		s.Profiles[i].Execution = []RowsTime{{1, 10 * ms}}
+	}
+	// Only the slow one has the last model.
+	s.Workers[0].Devices[0].Resident = s.Workers[0].Devices[0].Resident[:others]
+	s.Workers[0].Holds = s.Workers[0].Holds[:others]
+	f := newFakeFleet(p, t.Fatalf)
+	f.fate = func(a Action) fakeFate {
+		if a.Kind == Infer && a.Worker == "w2" {
+			return fakeFate{duration: 30 * ms}
+		}
+		return fakeFate{duration: a.Expected}
+	}
+	f.start(s)
+	id := RequestID(0)
+	ask := func(m ModelID, d time.Duration) Event {
+		id++
+		return f.submit(Request{ID: id, Model: m, Rows: 1, Arrived: f.now, Deadline: f.now.Add(d)})
+	}
+	for range 5 {
+		f.step(ask(last, time.Second))
+		f.run(f.now.Add(50 * ms))
+	}
+	if p.devices[1].pace.at(f.now) == 0 {
+		t.Fatal("it is not known to be slow")
+	}
+	done := 0
+	f.completed = func(r Request, c Completion) {
+		if r.Model == last && c.Reason == Done {
+			done++
+		}
+	}
+	for i := range 300 {
+		var events []Event
+		for j := range 3 {
+			events = append(events, ask(ModelID(1+(3*i+j)%others), 29*ms))
+		}
+		if i < 250 && i%50 == 0 {
+			events = append(events, ask(last, time.Second))
+		}
+		f.step(events...)
+		f.run(f.now.Add(ms))
+	}
+	if done != 5 {
+		t.Errorf("it has answered %d of the 5 requests that only it could", done)
+	}
+}

@@ -102,3 +102,38 @@ func TestSlowDeviceIsNotLeftIdle(t *testing.T) {
 		t.Errorf("it has answered %d of the 5 requests that only it could", done)
 	}
 }
+
+// What is lost on another device is no reason to let a full batch go before what is more
+// urgent, as long as both can be in time.
+func TestLossesElsewhereDoNotCount(t *testing.T) {
+	s := resnets(2, 3, 100)
+	s.Models[1].MaxRows, s.Profiles[1].Execution = 1, []RowsTime{{1, 4 * ms}}
+	s.Workers[0].Holds, s.Workers[0].Devices[0].Resident = []ModelID{1, 2}, []Resident{{1, 7}, {2, 7}}
+	s.Workers[1].Holds, s.Workers[1].Devices[0].Resident = []ModelID{3}, []Resident{{3, 7}}
+	p := newNamed("orrery", Options{})
+	f := newFakeFleet(p, t.Fatalf)
+	f.start(s)
+	id := RequestID(0)
+	ask := func(m ModelID, rows int, d time.Duration) Event {
+		id++
+		return f.submit(Request{ID: id, Model: m, Rows: rows, Arrived: f.now, Deadline: f.now.Add(d)})
+	}
+	for range 10 {
+		f.step(ask(3, 16, 25*ms))
+	}
+	f.run(f.now.Add(30 * ms))
+	if p.lastMiss == 0 {
+		t.Fatal("nothing was lost")
+	}
+	f.completed = func(r Request, c Completion) {
+		if c.Reason != Done {
+			t.Errorf("a request for model %d ended with %v", r.Model, c.Reason)
+		}
+	}
+	events := []Event{ask(2, 1, 20*ms)}
+	for range 16 {
+		events = append(events, ask(1, 1, 500*ms))
+	}
+	f.step(events...)
+	f.run(f.now.Add(600 * ms))
+}

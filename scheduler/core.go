@@ -37,7 +37,8 @@ type core struct {
 	unfit  []*device // may no longer run what is bound to them
 	ripe   []*model  // whose alarm has rung in this step
 	paused []*place  // whose back-off ends
-	uneven bool      // not all devices are equally fast
+	kinds  bool      // the devices are of several kinds
+	slow   Instant   // when a device was last slower than its kind; 0: never
 
 	weights
 	suspects

@@ -90,21 +90,27 @@ func (p *core) offer(m *model) {
 // but for some; nil when there is none.
 func (p *core) roomiest(m *model, but bitset) (best *device) {
 	var soonest Instant
+	uneven := p.uneven()
 	both(m.runs, p.roomy, func(i int) (stop bool) {
 		if but.has(i) {
 			return false
 		}
 		d := p.devices[i]
 		at := d.execution.free(p.now)
-		if p.uneven {
+		if uneven {
 			at = at.Add(d.byModel[m.ID].execution(p.now, 1))
 		}
 		if best == nil || at < soonest {
 			best, soonest = d, at
 		}
-		return !p.uneven && at == p.now
+		return !uneven && at == p.now
 	})
 	return best
+}
+
+// uneven says that not all devices are equally fast.
+func (p *core) uneven() bool {
+	return p.kinds || p.slow != 0 && p.now.Sub(p.slow) <= windowStale
 }
 
 func (p *core) hasRoom(d *device) bool {

@@ -117,3 +117,29 @@ func TestOnlyWhatDidNotQueueIsARoundTrip(t *testing.T) {
 		t.Errorf("%d round trips, the first took %v; want one of 27ms", trip.count, trip.last[0])
 	}
 }
+
+// The core looks at all devices for each request while they are unlike; that ends.
+func TestSlownessIsForgotten(t *testing.T) {
+	p := newNamed("edf", Options{})
+	f := newFakeFleet(p, t.Fatalf)
+	slow := true
+	f.fate = func(a Action) fakeFate {
+		if slow {
+			return fakeFate{duration: 3 * trueTime(a)}
+		}
+		return fakeFate{duration: trueTime(a)}
+	}
+	f.start(warm(1, 1))
+	for id := range RequestID(5) {
+		f.step(f.submit(Request{ID: id + 1, Model: 1, Rows: 1}))
+		f.run(f.now.Add(50 * ms))
+	}
+	if !p.uneven() {
+		t.Fatal("nobody has noticed that it was slow")
+	}
+	slow = false
+	f.run(f.now.Add(3 * time.Second))
+	if p.uneven() {
+		t.Error("it is remembered for ever")
+	}
+}

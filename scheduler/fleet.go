@@ -116,6 +116,7 @@ func (p *core) recover(lost []*action) {
 // listDevices numbers the devices anew, and renews the sets that go by the number.
 func (p *core) listDevices() {
 	p.devices = p.devices[:0]
+	p.kinds = false
 	clear(p.roomy)
 	for _, w := range p.workers {
 		p.devices = append(p.devices, w.devices...)
@@ -126,7 +127,7 @@ func (p *core) listDevices() {
 	}
 	for i, d := range p.devices {
 		d.order = i
-		p.uneven = p.uneven || d.kind != p.devices[0].kind
+		p.kinds = p.kinds || d.kind != p.devices[0].kind
 		for _, pl := range d.resident {
 			pl.model.runs.put(i, pl.usable())
 		}

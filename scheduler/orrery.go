@@ -20,6 +20,7 @@ import (
 // before a higher one, and fills the batches of a higher one up.
 type orrery struct {
 	options []option // scratch
+	more    bool     // there may be others that the device could run
 	tenants tenants
 	paces   []servicePace // by slot of the model
 }
@@ -52,6 +53,12 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	start := p.begins(d)
 	crowded := uint8(ranks)
 	best := o.first(p, start)
+	if best < 0 && o.more {
+		// Those in front are too late here, though they may not be elsewhere, or are
+		// suspects. The others are not to wait for them.
+		o.gatherIf(p, d, func(pl *place) bool { return p.mayRun(pl) && o.queueOf(p, pl) != nil })
+		best = o.first(p, start)
+	}
 	if best < 0 || !o.relaxed(p, best, start) {
 		for i := range o.options {
 			o.consider(p, i)
@@ -65,7 +72,7 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 		return nil, batch{}
 	}
 	urgent := best
-	if p.lastMiss != 0 && p.now.Sub(p.lastMiss) < missedMemory {
+	if o.losing(p, o.options[best].rank()) {
 		best = o.densest(p, best)
 	}
 	x := &o.options[best]
@@ -101,6 +108,20 @@ func (o *orrery) explain(p *core, x *option, dense bool) {
 	if n := x.batch.parts[0].from; n > 0 {
 		p.options.Explain(fmt.Sprintf("without the first %d requests of model %d the batch is fuller", n, x.place.model.ID))
 	}
+}
+
+// losing says that requests of that rank, or one before it, are being lost of models that
+// the device could run. What is lost elsewhere is not helped by it.
+func (o *orrery) losing(p *core, rank uint8) bool {
+	if p.lastMiss == 0 || p.now.Sub(p.lastMiss) >= missedMemory {
+		return false
+	}
+	for i := range o.options {
+		if p.missedLately(o.options[i].place.model, rank) {
+			return true
+		}
+	}
+	return false
 }
 
 // densest is the option of the same rank that answers most for its time, if that is

@@ -78,7 +78,7 @@ func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
 			}
 		}
 	}
-	o.options = o.options[:0]
+	o.options, o.more = o.options[:0], n == lookahead
 	for _, pl := range places[:n] {
 		if !p.mayRun(pl) {
 			return false

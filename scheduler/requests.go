@@ -26,7 +26,9 @@ func (p *core) submit(given *Request) {
 	if m != nil {
 		m = resolve(m)
 		r.model = m
-		m.demand.add(p.now, r.rows)
+		if r.rows <= m.batchRows() {
+			m.demand.add(p.now, r.rows)
+		}
 	}
 	switch {
 	case m == nil || !m.known:
@@ -255,7 +257,7 @@ func (p *core) again(r *request, started bool) {
 	case r.rows > r.model.batchRows():
 		p.complete(r, Completion{Reason: Rejected})
 	default:
-		r.bound = nil
+		r.rank, r.bound, r.tenant = 0, nil, nil
 		p.admit(r) // and if it is too late by now, this step will say so
 	}
 }
@@ -266,8 +268,12 @@ func (p *core) missed(r *request) { r.model.missed[r.rank], p.lastMiss = p.now, 
 // givenUp is the end of a request that waits, or would, for the sake of others.
 func (p *core) givenUp(r *request) Completion {
 	p.missed(r)
-	best, _ := r.model.bestCase(p.now, r.rows)
-	return Completion{Reason: GivenUp, Possible: p.now.Add(best + p.lag() + p.backlog(r.model)), RetryAfter: p.backlog(r.model)}
+	c := Completion{Reason: GivenUp, RetryAfter: p.backlog(r.model)}
+	if r.model.usable > 0 { // else its worker has just been lost
+		best, _ := r.model.bestCase(p.now, r.rows)
+		c.Possible = p.now.Add(best + p.lag() + c.RetryAfter)
+	}
+	return c
 }
 
 // backlog is how long all that waits for a model would take its devices.

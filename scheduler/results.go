@@ -127,8 +127,9 @@ func (p *core) measured(pl *place, rows int, engine time.Duration) {
 	if profiled := pl.timing.profiledTime(rows); profiled > 0 {
 		d.pace.record(p.now, float64(engine)/float64(profiled))
 	}
-	p.uneven = p.uneven || d.pace.factor > 0
-	if d.pace.factor == 0 {
+	if d.pace.factor > 0 {
+		p.slow = p.now
+	} else {
 		pl.timing.record(p.now, rows, engine)
 	}
 	if was != d.pace.factor {

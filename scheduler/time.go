@@ -182,9 +182,11 @@ func (p *core) nextOfDevice(d *device) (at Instant) {
 	for _, a := range d.execution.actions {
 		at = p.sooner(at, a.passed)
 	}
-	if len(d.execution.actions) > 0 {
-		at = p.sooner(at, d.execution.free(p.now).Add(-p.ahead(d)))
-		at = p.sooner(at, d.execution.lateAt())
+	if l := &d.execution; len(l.actions) > 0 {
+		if ahead := p.ahead(d); l.behind <= ahead { // else only a result makes room
+			at = p.sooner(at, l.free(p.now).Add(-ahead))
+		}
+		at = p.sooner(at, l.lateAt())
 	}
 	return p.sooner(at, d.transfer.lateAt())
 }

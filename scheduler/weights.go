@@ -22,6 +22,8 @@ type demand struct {
 	gain Instant
 	// mayEvict others whose need is less; else only free pages are used.
 	mayEvict bool
+	// warm: it is wanted whether anything waits or not, as a pinned model is.
+	warm bool
 }
 
 // wantWarm notes that a model ought to be on so many devices although nothing
@@ -123,7 +125,7 @@ func (p *core) placeWeights() {
 	if !open {
 		return // and an event will tell
 	}
-	if look {
+	if len(p.active) > 0 {
 		p.wakeAt(p.nextLook)
 	}
 	for _, n := range p.demands(idle, look) {
@@ -221,8 +223,8 @@ func (p *core) demands(someIdle, look bool) []demand {
 		return m.warm == 0
 	})
 	for _, m := range p.warm {
-		if m.waiting == 0 {
-			all = append(all, demand{model: m, rank: never, last: never, gain: never, mayEvict: true})
+		if m.waiting == 0 || m.present > 0 { // else it is one of the cold
+			all = append(all, demand{model: m, rank: never, last: never, gain: never, mayEvict: true, warm: true})
 		}
 	}
 	slices.SortFunc(all, func(a, b demand) int {
@@ -275,6 +277,9 @@ func (p *core) load(n demand) {
 		victims []*place
 		ready   Instant
 	}
+	if n.warm && n.model.present >= min(n.model.warm, n.model.usable) {
+		return // by now
+	}
 	suspect := n.model.doubt.level != innocent
 	if suspect && n.model.arrives() {
 		return // one at a time
@@ -294,6 +299,7 @@ func (p *core) load(n demand) {
 			continue
 		}
 		if suspect && !p.mayRisk(d.host, false) {
+			p.placing = true // until it may be
 			continue
 		}
 		victims, ok := p.victims(pl, n)
@@ -331,6 +337,7 @@ func (p *core) load(n demand) {
 func (p *core) explainLoad(n demand, to *place, victims []*place) {
 	why := "is wanted although nothing waits"
 	switch {
+	case n.warm:
 	case n.model.waiting > 0 && n.model.present == 0:
 		why = "is nowhere, and requests wait"
 	case n.model.waiting > 0:
@@ -356,7 +363,7 @@ func (p *core) victims(pl *place, n demand) (victims []*place, ok bool) {
 		return nil, false
 	}
 	victims, ok = p.cheapest(d, lacking, n.rank)
-	if n.model.present > 0 && slices.ContainsFunc(victims, func(v *place) bool { return !p.yields(v, pl) }) {
+	if n.model.present > 0 && !n.warm && slices.ContainsFunc(victims, func(v *place) bool { return !p.yields(v, pl) }) {
 		return nil, false
 	}
 	if !ok || !slices.ContainsFunc(victims, func(v *place) bool { return p.loss(v) > p.loss(pl)+lossMargin }) {

@@ -37,7 +37,10 @@ func (p *core) audit(d *device, said []Resident) {
 		switch {
 		case pl == nil:
 			pl = p.place(d, r.Model)
-		case p.inTransfer(pl) || pl.state == resident && pl.taken == r.Pages:
+		case p.inTransfer(pl):
+			continue
+		case pl.state == resident && pl.taken == r.Pages:
+			p.evictRemoved(pl) // if that has failed before
 			continue
 		}
 		pl.become(resident, r.Pages)

@@ -52,3 +52,27 @@ func TestReportForgetsPlaces(t *testing.T) {
 		t.Errorf("repaired %v, %d places and %d pages are left", out.Repairs, len(d.places), d.used)
 	}
 }
+
+// Weights of a removed model that could not be evicted are tried again with the next
+// report.
+func TestRemovedModelIsEvictedAgain(t *testing.T) {
+	p := newNamed("orrery", Options{})
+	s := resnets(1, 1, 100)
+	s.Workers[0].Devices[0].Resident = []Resident{{1, 7}}
+	var out Decisions
+	p.Step(1, []Event{Start{s}, ModelRemoved{1}, Held{Worker: "w1"}}, &out)
+	if len(out.Actions) != 1 {
+		t.Fatalf("actions: %v, want an eviction", out.Actions)
+	}
+	failed := &Result{Action: out.Actions[0].ID, Outcome: Failed}
+	report := &Worker{Name: "w1", Devices: []Device{{Resident: []Resident{{1, 7}}}}}
+	out.Reset()
+	p.Step(2, []Event{Finished{failed}, Reported{report}}, &out)
+	if len(out.Actions) != 1 || out.Actions[0].Kind != EvictWeights {
+		t.Fatalf("actions: %v, want an eviction", out.Actions)
+	}
+	p.Step(3, []Event{Finished{&Result{Action: out.Actions[0].ID}}, ProfileChanged{&s.Profiles[0]}}, &out)
+	if n := len(p.models); n != 0 || p.devices[0].used != 0 {
+		t.Errorf("%d records and %d pages are left", n, p.devices[0].used)
+	}
+}

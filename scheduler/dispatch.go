@@ -198,7 +198,7 @@ func (p *core) dequeueParts(m *model, a *action, b *batch) {
 	}
 	for _, r := range a.batch {
 		r.waits = false
-		m.rows -= r.rows
+		m.count(r, -r.rows)
 		if r.bound != nil {
 			r.bound.bound--
 		}

@@ -265,6 +265,9 @@ func (p *core) modelReplaced(oldID, newID ModelID) {
 }
 
 func (p *core) profileChanged(f *Profile) {
+	if p.gone[f.Model] && p.models[f.Model] == nil {
+		return // a record would stay for ever
+	}
 	m := p.model(f.Model)
 	m.timing(f.DeviceKind).seed(f)
 	m.refresh()

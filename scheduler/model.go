@@ -28,6 +28,7 @@ type model struct {
 	suspects []*request // that wait, the most urgent first
 	waiting  int        // requests, the suspects among them
 	rows     int        // of the waiting requests
+	timed    int        // of these, the rows of requests with a deadline
 	active   int        // index in core.active; −1: nothing waits
 	slot     int32      // index in core.keys
 	runs     bitset     // devices, by order, that have its weights and may run it
@@ -117,6 +118,14 @@ func (m *model) bestCase(now Instant, rows int) (d, cold time.Duration) {
 		}
 	}
 	return best, cold
+}
+
+// count adds to the waiting rows, for a request of that sort.
+func (m *model) count(r *request, rows int) {
+	m.rows += rows
+	if r.Deadline != 0 {
+		m.timed += rows
+	}
 }
 
 // batchRows is the most rows in a batch.

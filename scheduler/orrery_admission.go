@@ -47,21 +47,21 @@ func (o *orrery) pace(m *model) *servicePace {
 	return &o.paces[m.slot]
 }
 
-// makeWay is for a request of a model that misses deadlines. Once more is waiting
-// than two full batches and half as much again as has been run in the time that the
+// makeWay is for a request of a model that misses deadlines. Once more is waiting, with
+// a deadline, than two full batches and half as much again as has been run in the time that the
 // request has, somebody will not be answered, and is better told now. That is the
 // oldest of the last rank, if it will not last until the next batch, else the one
 // that comes.
 func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 	m := r.model
 	most := m.batchRows()
-	if m.rows < 2*most {
+	if m.timed < 2*most {
 		return Completion{}, true
 	}
 	s := o.pace(m)
 	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
 	left := r.Deadline.Sub(p.now).Seconds()
-	if float64(m.rows) < float64(2*most)+1.5*rate*left {
+	if float64(m.timed) < float64(2*most)+1.5*rate*left {
 		return Completion{}, true
 	}
 	last := r

@@ -137,3 +137,40 @@ func TestLossesElsewhereDoNotCount(t *testing.T) {
 	f.step(events...)
 	f.run(f.now.Add(600 * ms))
 }
+
+// However much waits without a deadline, requests with one are not given up for it; once
+// one of them had been too late, all were, for as long as the others waited.
+func TestBestEffortIsInNobodysWay(t *testing.T) {
+	f := newFakeFleet(newNamed("orrery", Options{}), t.Fatalf)
+	f.start(warm(1, 1))
+	id := RequestID(0)
+	ask := func(d time.Duration) Event {
+		id++
+		r := Request{ID: id, Model: 1, Rows: 1, Arrived: f.now}
+		if d > 0 {
+			r.Deadline = f.now.Add(d)
+		}
+		return f.submit(r)
+	}
+	var events []Event
+	for range 2000 {
+		events = append(events, ask(0))
+	}
+	f.step(events...)
+	f.step(ask(5 * ms)) // too late: the device is busy
+	f.run(f.now.Add(20 * ms))
+	before := f.reasons[TooLate] + f.reasons[GivenUp]
+	lost := 0
+	f.completed = func(r Request, c Completion) {
+		if r.Deadline != 0 && c.Reason != Done {
+			lost++
+		}
+	}
+	for range 50 {
+		f.step(ask(100 * ms))
+		f.run(f.now.Add(20 * ms))
+	}
+	if before != 1 || lost > 0 {
+		t.Errorf("%d were too late, and then %d of 50 were lost", before, lost)
+	}
+}

@@ -144,7 +144,7 @@ func (p *core) enqueue(r *request) {
 		m.queue(r).add(r)
 	}
 	m.waiting++
-	m.rows += r.rows
+	m.count(r, r.rows)
 	if r.bound != nil {
 		r.bound.bound++
 	}
@@ -213,7 +213,7 @@ func (p *core) dequeue(r *request) {
 	m := r.model
 	r.waits = false
 	m.waiting--
-	m.rows -= r.rows
+	m.count(r, -r.rows)
 	if r.bound != nil {
 		r.bound.bound--
 	}
@@ -276,14 +276,15 @@ func (p *core) givenUp(r *request) Completion {
 	return c
 }
 
-// backlog is how long all that waits for a model would take its devices.
+// backlog is how long what waits for a model would take its devices, but for what has
+// no deadline and lets others go first.
 func (p *core) backlog(m *model) time.Duration {
 	full := m.batchRows()
 	e, ok := m.fastest(p.now, full)
-	if !ok || m.rows == 0 {
+	if !ok || m.timed == 0 {
 		return 0
 	}
-	return max(p.options.ScheduleAhead, e*time.Duration((m.rows+full-1)/full)/time.Duration(max(1, m.present)))
+	return max(p.options.ScheduleAhead, e*time.Duration((m.timed+full-1)/full)/time.Duration(max(1, m.present)))
 }
 
 // tooLate ends a request that doesn't run and can't be answered in time.

@@ -25,21 +25,10 @@ type core struct {
 	keys     []Instant // by slot of the model: how urgent its head is; never: nothing waits
 	slots    []int32   // that are free
 
-	alarms   alarms
-	roomy    bitset    // devices, by order, that have room
-	declined bitset    // scratch: devices that run nothing of what is offered
-	stirred  []*device // with room, and not looked at since
-	moved    []*model  // may run where they could not before
-	changed  struct {  // whose alarms have to be set
-		models  []*model
-		devices []*device
-	}
-	unfit  []*device // may no longer run what is bound to them
-	ripe   []*model  // whose alarm has rung in this step
-	paused []*place  // whose back-off ends
-	kinds  bool      // the devices are of several kinds
-	slow   Instant   // when a device was last slower than its kind; 0: never
+	kinds bool    // the devices are of several kinds
+	slow  Instant // when a device was last slower than its kind; 0: never
 
+	attention
 	weights
 	suspects
 	// overdue is when the first action of a lane can be overdue at the
@@ -60,6 +49,22 @@ type core struct {
 	idPool      []RequestID
 }
 
+// attention is what has to be looked at, in this step or when an alarm rings.
+type attention struct {
+	alarms   alarms
+	roomy    bitset    // devices, by order, that have room
+	declined bitset    // scratch: devices that run nothing of what is offered
+	stirred  []*device // with room, and not looked at since
+	moved    []*model  // may run where they could not before
+	changed  struct {  // whose alarms have to be set
+		models  []*model
+		devices []*device
+	}
+	unfit  []*device // may no longer run what is bound to them
+	ripe   []*model  // whose alarm has rung in this step
+	paused []*place  // whose back-off ends
+}
+
 // strategy is what policies differ in. It decides on the books of the core, and
 // leaves changing them to it.
 type strategy interface {
@@ -72,9 +77,8 @@ type strategy interface {
 	choose(p *core, d *device) (*place, batch)
 	// spreads says that free pages are used for further copies of what is in demand.
 	spreads() bool
-	// sent and finished are told of each batch.
+	// sent is told of each batch.
 	sent(p *core, a *action)
-	finished(p *core, a *action, res *Result)
 }
 
 var _ Policy = (*core)(nil)

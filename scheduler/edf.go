@@ -15,7 +15,6 @@ type plain struct{}
 func (plain) admit(*core, *request) (Completion, bool) { return Completion{}, true }
 func (plain) spreads() bool                            { return false }
 func (plain) sent(*core, *action)                      {}
-func (plain) finished(*core, *action, *Result)         {}
 
 func (edf) choose(p *core, d *device) (*place, batch) {
 	var first *request

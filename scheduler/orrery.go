@@ -46,8 +46,6 @@ func (o *orrery) sent(p *core, a *action) {
 
 func (o *orrery) spreads() bool { return true }
 
-func (o *orrery) finished(*core, *action, *Result) {}
-
 func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	o.gather(p, d)
 	start := p.begins(d)

@@ -23,7 +23,6 @@ func (p *core) finished(res *Result) {
 		p.watch(d)
 		a.place.running--
 		p.inferFinished(a, res)
-		p.strategy.finished(p, a, res)
 	case LoadWeights:
 		a.place.device.transfer.remove(p.now, a, &a.place.device.host.trip)
 		a.place.device.loading--

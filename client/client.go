@@ -26,6 +26,8 @@ type Options struct {
 	Control   []string
 	// Name is who calls, for the controllers' logs. Default "client".
 	Name string
+	// Tenant is whose the requests of Infer are: tenants get fair shares.
+	Tenant string
 	// Dial defaults to TCP.
 	Dial rpc.DialFunc
 	// MaxMessage is the largest request or answer in bytes, default 64 MiB;

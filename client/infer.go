@@ -69,7 +69,8 @@ func (c *Client) exchange(ctx context.Context, payload []byte) (*exchangepb.Enve
 		}
 		// Each attempt has an envelope of its own: the link may still hold the
 		// one before.
-		answer, err := s.link.Call(ctx, &exchangepb.Envelope{RequestId: id, Attempt: attempt, Payload: payload})
+		answer, err := s.link.Call(ctx, &exchangepb.Envelope{RequestId: id, Attempt: attempt, Payload: payload,
+			Header: &exchangepb.Header{Tenant: c.options.Tenant}})
 		if err == nil {
 			err = grpcerr.FromAnswer(answer.Answer)
 		}

@@ -29,6 +29,21 @@ func TestInferSticksToTheFirstThatAnswers(t *testing.T) {
 	})
 }
 
+func TestInferSaysWhoseTheRequestIs(t *testing.T) {
+	bubble(t, func(t *testing.T, n *testnet.Network) {
+		a := start(t, n, "a")
+		cl, err := client.New(client.Options{Inference: []string{"a:1"}, Dial: n.Host("client").Dial, Tenant: "shop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		infer(t, cl, time.Second)
+		if got := a.seen()[0].Header.GetTenant(); got != "shop" {
+			t.Errorf("the tenant is %q, want shop", got)
+		}
+	})
+}
+
 func TestInferIsSentAgainWhenTheControllerDies(t *testing.T) {
 	bubble(t, func(t *testing.T, n *testnet.Network) {
 		a, b := start(t, n, "a"), start(t, n, "b")

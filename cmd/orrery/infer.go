@@ -14,10 +14,12 @@ import (
 
 	"github.com/orrery-project/orrery/client"
 	"github.com/orrery-project/orrery/models"
+	"github.com/orrery-project/orrery/proto/inferencepb"
 )
 
 func (a *app) inferCommand() *cobra.Command {
 	var image, labels, version string
+	var priority uint64
 	c := &cobra.Command{
 		Use:     "infer MODEL --image FILE",
 		Short:   "Have a model classify a picture",
@@ -29,6 +31,7 @@ func (a *app) inferCommand() *cobra.Command {
 	f.StringVar(&image, "image", "", "the picture; required")
 	f.StringVar(&labels, "labels", "", "file with the name of a class on each line")
 	f.StringVar(&version, "model-version", "", "version (default the newest)")
+	f.Uint64Var(&priority, "priority", 0, "1 is the highest, 7 the lowest; 0 counts as 4")
 	return a.infers(c, 10*time.Second, func(ctx context.Context, q *query, args []string) error {
 		if image == "" {
 			return usageError{errors.New("--image is missing: give a PNG"), c.CommandPath()}
@@ -41,7 +44,7 @@ func (a *app) inferCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		result, err := classify(ctx, q.Client, args[0], version, pixels)
+		result, err := classify(ctx, q.Client, args[0], version, priority, pixels)
 		if err != nil {
 			return err
 		}
@@ -64,7 +67,7 @@ type classification struct {
 	LatencyNS int64     `json:"latency_ns"`
 }
 
-func classify(ctx context.Context, cl *client.Client, model, version string, pixels []float32) (*classification, error) {
+func classify(ctx context.Context, cl *client.Client, model, version string, priority uint64, pixels []float32) (*classification, error) {
 	metadata, err := cl.ModelMetadata(ctx, model, version)
 	if err != nil {
 		return nil, err
@@ -75,6 +78,10 @@ func classify(ctx context.Context, cl *client.Client, model, version string, pix
 	request, err := imageRequest(model, version, metadata.Inputs[0], pixels)
 	if err != nil {
 		return nil, err
+	}
+	if priority > 0 {
+		request.Parameters = map[string]*inferencepb.InferParameter{
+			"priority": {ParameterChoice: &inferencepb.InferParameter_Uint64Param{Uint64Param: priority}}}
 	}
 	since := time.Now()
 	response, answer, err := cl.Infer(ctx, request)

@@ -24,7 +24,7 @@ type query struct {
 	*app
 	*client.Client
 	control, inference []string
-	output             string
+	output, tenant     string
 	timeout            time.Duration
 }
 
@@ -40,6 +40,7 @@ func (a *app) asks(c *cobra.Command, timeout time.Duration, run func(context.Con
 func (a *app) infers(c *cobra.Command, timeout time.Duration, run func(context.Context, *query, []string) error) *cobra.Command {
 	q := &query{app: a}
 	q.addressFlag(c, &q.inference, "inference", configs.EnvInferenceAddress, defaultInference)
+	c.Flags().StringVar(&q.tenant, "tenant", "", "whose request it is: tenants get fair shares")
 	return q.command(c, timeout, run)
 }
 
@@ -70,7 +71,7 @@ func (q *query) command(c *cobra.Command, timeout time.Duration, run func(contex
 			return usageError{fmt.Errorf("--timeout is %v: it must be above 0", q.timeout), c.CommandPath()}
 		}
 		var err error
-		q.Client, err = client.New(client.Options{Inference: q.inference, Control: q.control, Dial: q.dial, Name: "orrery"})
+		q.Client, err = client.New(client.Options{Inference: q.inference, Control: q.control, Dial: q.dial, Name: "orrery", Tenant: q.tenant})
 		if err != nil {
 			return err
 		}

@@ -85,13 +85,14 @@ func (l *lane) free(now Instant) Instant {
 }
 
 // lateAt is when the engine will be so late that nothing is to be expected of
-// it: by margin, or by as much again as the action was to take. 0: it is idle.
+// it: by margin, or by as much again as the action was to take, after its result was
+// planned to be there. 0: it is idle.
 func (l *lane) lateAt(margin time.Duration) Instant {
 	if len(l.actions) == 0 {
 		return 0
 	}
 	first := l.actions[0]
-	return first.due.Add(max(margin, first.Expected))
+	return first.due.Add(first.allow + max(margin, first.Expected))
 }
 
 func (l *lane) late(now Instant, margin time.Duration) bool {

@@ -76,7 +76,7 @@ type timing struct {
 	measured []*window
 	load     window
 	// usable devices of this kind may be given the model; on present ones of
-	// them its weights are resident or on the way. See model.refresh.
+	// them its weights are resident or on the way. See place.recount.
 	usable, present int
 
 	// table[rows] is what profile and measurements come to, until fresh.

@@ -343,6 +343,9 @@ func (w *wild) finish() {
 		}
 	}
 	for _, m := range p.models {
+		if m.waiting != 0 || m.rows != 0 || m.timed != 0 {
+			w.t.Fatalf("%d requests of model %d wait, with %d rows, %d of these timed", m.waiting, m.ID, m.rows, m.timed)
+		}
 		if m.trials > 0 || len(m.suspects) > 0 {
 			w.t.Fatalf("model %d has %d trials, and %d suspects wait", m.ID, m.trials, len(m.suspects))
 		}

@@ -75,8 +75,8 @@ type Profile struct {
 	Model       ModelID
 	DeviceKind  string
 	WeightsLoad time.Duration
-	// Execution is ascending by rows. Between two entries a batch takes as
-	// long as the larger.
+	// Execution is ascending by rows. Between two entries it is interpolated; a
+	// batch past the last takes as long as so many of the last.
 	Execution []RowsTime
 }
 

@@ -36,7 +36,7 @@ func (b *batch) count() (n int) {
 // every deadline among them.
 func (p *core) fill(pl *place, q *queue, from, mostRows int) batch {
 	b := p.fillOne(pl, q, from, mostRows)
-	p.fillUp(pl, &b, mostRows, never)
+	p.fillUp(pl, &b, mostRows, ranks, never)
 	return b
 }
 
@@ -46,13 +46,13 @@ func (p *core) fillOne(pl *place, q *queue, from, mostRows int) (b batch) {
 	return b
 }
 
-// fillUp adds requests of the other queues, the first rank first, as long as the
-// batch is answered by an instant.
-func (p *core) fillUp(pl *place, b *batch, mostRows int, by Instant) {
+// fillUp adds requests of the other queues of ranks before one, the first rank
+// first, as long as the batch is answered by an instant.
+func (p *core) fillUp(pl *place, b *batch, mostRows int, before uint8, by Instant) {
 	start, m := p.begins(pl.device), pl.model
 	for len(m.queues) > 1 && b.used < batchParts && b.rows > 0 && b.rows < mostRows && m.Batched {
 		next := b.nextQueue(m)
-		if next == nil {
+		if next == nil || next.rank >= before {
 			return
 		}
 		least := start.Add(pl.execution(p.now, b.rows+1))

@@ -76,6 +76,7 @@ func (r *results) Pop() any {
 // expected of them.
 func record(models, devices int, load float64, requests int) *recording {
 	const fit = 196
+	tenants := []string{"a", "b", "c", "d"}
 	r := &recording{state: resnets(devices, models, 7*fit), requests: requests}
 	for i := range r.state.Workers {
 		d := &r.state.Workers[i].Devices[0]
@@ -113,7 +114,8 @@ func record(models, devices int, load float64, requests int) *recording {
 		if sent < requests && next <= now {
 			sent++
 			events = append(events, Submit{&Request{ID: RequestID(sent), Model: ModelID(1 + rng.IntN(models)),
-				Rows: 1, Arrived: now, Deadline: now.Add(100 * ms)}})
+				Rows: 1, Arrived: now, Deadline: now.Add(100 * ms),
+				Tenant: tenants[rng.IntN(len(tenants))], Priority: uint64(rng.IntN(3))}})
 			next = next.Add(max(1, time.Duration(rng.ExpFloat64()/rate*1e9)))
 		}
 		out.Reset()

@@ -25,8 +25,8 @@ type orrery struct {
 	paces   []servicePace // by slot of the model
 }
 
-// haste is how much of a request's time may pass for the sake of requests of lower
-// ranks.
+// haste is how much of a request's time may pass for the sake of tenants that have
+// had their share.
 const haste = 0.65
 
 // sent implements strategy.
@@ -34,12 +34,9 @@ func (o *orrery) sent(p *core, a *action) {
 	s := o.pace(a.place.model)
 	s.rows.add(p.now, float64(a.Rows), paceMemory)
 	s.sent = p.now
-	// As in a full batch: who has to run in small ones has not had more for that.
-	most := a.place.model.batchRows()
-	row := a.place.execution(p.now, most) / time.Duration(most)
 	for _, r := range a.batch {
 		if r.tenant != nil {
-			r.tenant.charge(p.now, row*time.Duration(r.rows))
+			r.tenant.charge(p.now, p.cost(r))
 		}
 	}
 }
@@ -81,7 +78,7 @@ func (o *orrery) choose(p *core, d *device) (*place, batch) {
 		o.explain(p, x, best != urgent)
 	}
 	if len(x.place.model.queues) > 1 {
-		p.fillUp(x.place, &x.batch, x.place.model.batchRows(), o.spare(x, best, start))
+		o.fillUp(p, x, best, start)
 	}
 	o.leave(p, x)
 	return x.place, x.batch
@@ -175,9 +172,22 @@ func (o *orrery) leave(p *core, x *option) {
 	}
 }
 
+// fillUp adds requests of other ranks to a batch, as long as the options of no
+// lower rank than it can all be answered nevertheless. Those of tenants that have had
+// their share let them keep some of their time beyond that.
+func (o *orrery) fillUp(p *core, x *option, chosen int, start Instant) {
+	most := x.place.model.batchRows()
+	if x.rank() < overShare {
+		p.fillUp(x.place, &x.batch, most, overShare, o.spare(x, chosen, start, 1))
+		p.fillUp(x.place, &x.batch, most, ranks, o.spare(x, chosen, start, haste))
+		return
+	}
+	p.fillUp(x.place, &x.batch, most, ranks, o.spare(x, chosen, start, 1))
+}
+
 // spare is until when the device can be busy with one of its options so that the
-// others of no lower rank are answered when haste of their time is over.
-func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
+// others of no lower rank are answered before such a share of their time is over.
+func (o *orrery) spare(x *option, chosen int, start Instant, share float64) Instant {
 	by, at := never, start.Add(x.share)
 	for i := range o.options {
 		y := &o.options[i]
@@ -186,7 +196,7 @@ func (o *orrery) spare(x *option, chosen int, start Instant) Instant {
 		}
 		at = at.Add(y.share)
 		r := y.batch.parts[0].queue.timed[y.batch.parts[0].from]
-		aim := r.Arrived.Add(time.Duration(haste * float64(r.Deadline.Sub(r.Arrived))))
+		aim := r.Arrived.Add(time.Duration(share * float64(r.Deadline.Sub(r.Arrived))))
 		by = min(by, start.Add(x.batch.expected+max(0, aim.Sub(at))))
 	}
 	return by

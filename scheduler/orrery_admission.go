@@ -21,6 +21,7 @@ func level(priority uint64) uint8 {
 // has more waiting than it will be able to answer.
 func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 	r.tenant = o.tenants.of(p.now, r.Tenant)
+	r.tenant.ask(p.now, p.cost(r))
 	r.rank = level(r.Priority)
 	if r.tenant.over && p.lastMiss != 0 && p.now.Sub(p.lastMiss) < shareMemory {
 		r.rank += overShare
@@ -29,6 +30,14 @@ func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 		return Completion{}, true
 	}
 	return o.makeWay(p, r)
+}
+
+// cost is the device time that a request takes in a full batch, on the fastest
+// device: who has to run in small ones does not use more for that.
+func (p *core) cost(r *request) time.Duration {
+	most := r.model.batchRows()
+	full, _ := r.model.fastest(p.now, most)
+	return full * time.Duration(r.rows) / time.Duration(most)
 }
 
 // servicePace is how fast a model's requests are being run.

@@ -6,8 +6,9 @@ import (
 )
 
 // Tenants get fair shares of the devices' time: as long as requests are lost, one
-// that has had more than its share of late is served after those that have not.
-// Nothing is reserved, so that what one leaves another may use.
+// that asks for more than its share and has had more than the others of late is
+// served after those that have not. Nothing is reserved, so that what one leaves
+// another may use.
 
 const (
 	// shareMemory is for how long the time that a tenant has had counts against it:
@@ -17,16 +18,20 @@ const (
 	// those that share, and tenantGone after what time it is forgotten.
 	tenantIdle = time.Second
 	tenantGone = 10 * time.Second
+	// greed is how much more than the mean of what all have had a tenant may ask for
+	// before it is served last: those that all ask for about the same are equal.
+	greed = 1.25
 	// sharesLast is how long the shares are not computed anew.
 	sharesLast = 10 * time.Millisecond
 )
 
 // tenant is who requests belong to.
 type tenant struct {
-	name string
-	used fading  // device time it has had
-	seen Instant // its last request
-	over bool    // it has had more than its share
+	name  string
+	asked fading  // device time that its requests would take
+	used  fading  // device time that it has had
+	seen  Instant // its last request
+	over  bool    // it has had more than its share
 }
 
 // tenants are those that are known.
@@ -56,8 +61,8 @@ func (t *tenants) of(now Instant, name string) *tenant {
 	return t.last
 }
 
-// share says who has had more than a fair share: more than the mean of those that
-// are there.
+// share says who has had more than a fair share, the mean of those that are there,
+// and asks for more than that.
 func (t *tenants) share(now Instant) {
 	t.fresh = now.Add(sharesLast)
 	t.all = slices.DeleteFunc(t.all, func(x *tenant) bool {
@@ -67,17 +72,21 @@ func (t *tenants) share(now Instant) {
 		}
 		return gone
 	})
-	sum, n := 0.0, 0
+	used, n := 0.0, 0
 	for _, x := range t.all {
 		if now.Sub(x.seen) <= tenantIdle {
-			sum += x.used.now(now, shareMemory)
+			used += x.used.now(now, shareMemory)
 			n++
 		}
 	}
+	mean := used / float64(max(1, n))
 	for _, x := range t.all {
-		x.over = n > 1 && x.used.now(now, shareMemory) > sum/float64(n)
+		x.over = n > 1 && x.used.now(now, shareMemory) > mean && x.asked.now(now, shareMemory) > greed*mean
 	}
 }
+
+// ask notes the time that a request would take.
+func (x *tenant) ask(now Instant, d time.Duration) { x.asked.add(now, d.Seconds(), shareMemory) }
 
 // charge notes the time that a tenant's requests take on a device.
 func (x *tenant) charge(now Instant, d time.Duration) { x.used.add(now, d.Seconds(), shareMemory) }

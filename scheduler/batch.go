@@ -1,6 +1,9 @@
 package scheduler
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // batchParts is from how many queues a batch is made at most.
 const batchParts = 4
@@ -20,6 +23,16 @@ type batch struct {
 type part struct {
 	queue              *queue
 	from, timed, loose int
+}
+
+// bestEffort says that requests without a deadline are in the batch.
+func (b *batch) bestEffort() bool {
+	for i := range b.parts[:b.used] {
+		if b.parts[i].loose > 0 {
+			return true
+		}
+	}
+	return slices.ContainsFunc(b.picked, func(r *request) bool { return r.Deadline == 0 })
 }
 
 // count is how many requests are in the batch.

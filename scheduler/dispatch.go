@@ -174,6 +174,9 @@ func (p *core) answered(pl *place, rows int) Instant {
 // send makes an Infer of the batch.
 func (p *core) send(pl *place, b *batch) {
 	a := &action{batch: make([]*request, 0, b.count())}
+	if b.bestEffort() {
+		pl.model.obliged = p.now
+	}
 	for _, r := range b.picked {
 		p.dequeue(r)
 		a.batch = append(a.batch, r)

@@ -164,42 +164,68 @@ func (t *timing) record(now Instant, rows int, d time.Duration) {
 
 // pace says how much slower a device is than its kind.
 //
-// It looks at the last results of all models on the device, each as a multiple
-// of what the profile says of the kind. When more than half of them are slower
-// than slowFrom the device is slow, by the second largest of them; what it takes
-// then says nothing about its kind, and its estimates are the profile's times that
-// factor. One for each (model, device, rows) would have to be learnt anew for each
-// model of a device that has become slow.
+// It looks at the last results on the device, at most two of each model, each as a
+// multiple of what the profile says of the kind. When more than half of them are
+// slower than slowFrom the device is slow, by the second largest of them; what it
+// takes then says nothing about its kind, and its estimates are the profile's times
+// that factor. (If one model alone is slow its profile is wrong, not the device.) One
+// estimate for each (model, device, rows) would have to be learnt anew for each model
+// of a device that has become slow.
 type pace struct {
-	last   [paceSize]float64
-	count  int
+	last   [paceSize]paced
 	newest Instant
 	factor float64 // 0: as its kind
 }
 
+// paced is a result.
+type paced struct {
+	model ModelID
+	at    Instant // 0: there is none
+	ratio float64
+}
+
 const (
-	paceSize = 5
+	paceSize = 6
 	// slowFrom is above what jitter and the noise of a shared machine come to.
 	slowFrom = 1.3
 )
 
-func (p *pace) record(now Instant, ratio float64) {
-	if now.Sub(p.newest) > windowStale {
-		p.count = 0
-	}
+func (p *pace) record(now Instant, model ModelID, ratio float64) {
 	p.newest = now
-	p.last[p.count%paceSize] = ratio
-	p.count++
-	slow, first, second := 0, 0.0, 0.0
-	n := min(p.count, paceSize)
-	for _, r := range p.last[:n] {
-		if r > slowFrom {
+	oldest, own, mine := 0, -1, 0
+	for i := range p.last {
+		x := &p.last[i]
+		if now.Sub(x.at) > windowStale {
+			*x = paced{}
+		}
+		if x.at < p.last[oldest].at {
+			oldest = i
+		}
+		if x.at != 0 && x.model == model {
+			if mine++; own < 0 || x.at < p.last[own].at {
+				own = i
+			}
+		}
+	}
+	if mine >= 2 {
+		oldest = own
+	}
+	p.last[oldest] = paced{model, now, ratio}
+
+	n, slow, first, second := 0, 0, 0.0, 0.0
+	for i := range p.last {
+		x := &p.last[i]
+		if x.at == 0 {
+			continue
+		}
+		n++
+		if x.ratio > slowFrom {
 			slow++
 		}
-		if r > first {
-			first, second = r, first
+		if x.ratio > first {
+			first, second = x.ratio, first
 		} else {
-			second = max(second, r)
+			second = max(second, x.ratio)
 		}
 	}
 	p.factor = 0

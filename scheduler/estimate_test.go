@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A device is slow when more than half of what it last did was, and then by the
-// second largest.
+// A device is slow when more than half of what it last did was, of several models,
+// and then by the second largest.
 func TestPaceOfADevice(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -20,8 +20,8 @@ func TestPaceOfADevice(t *testing.T) {
 		{"half is not more than half", []float64{3, 1, 3, 1}, 0, 0},
 		{"three of five", []float64{3, 1, 3, 1, 2}, 0, 3},
 		{"two of five", []float64{3, 1, 3, 1, 1}, 0, 0},
-		{"only the last five count", []float64{9, 9, 9, 1, 1, 1}, 0, 0},
-		{"it has become slow", []float64{1, 1, 1, 1, 1, 2, 2, 2}, 0, 2},
+		{"only the last six count", []float64{9, 9, 9, 1, 1, 1, 1}, 0, 0},
+		{"it has become slow", []float64{1, 1, 1, 1, 1, 1, 2, 2, 2, 2}, 0, 2},
 		{"jitter", []float64{1.2, 1.25, 1.3, 1.29, 1.1}, 0, 0},
 		{"faster than it should be", []float64{0.2, 0.2, 0.2, 0.2, 0.2}, 0, 0},
 		{"one outlier among slow ones", []float64{2, 90, 2, 2, 2}, 0, 2},
@@ -31,9 +31,9 @@ func TestPaceOfADevice(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var p pace
 			now := Instant(time.Second)
-			for _, r := range test.ratios {
+			for i, r := range test.ratios {
 				now = now.Add(ms)
-				p.record(now, r)
+				p.record(now, ModelID(i), r)
 			}
 			if got := p.at(now.Add(test.after)); got != test.want {
 				t.Errorf("the pace is %v, want %v", got, test.want)
@@ -45,11 +45,36 @@ func TestPaceOfADevice(t *testing.T) {
 // What was long ago does not count together with what is now.
 func TestPaceBeginsAnewAfterAPause(t *testing.T) {
 	var p pace
-	p.record(0, 3)
-	p.record(Instant(ms), 3)
-	later := Instant(2*ms + windowStale)
-	if p.record(later, 3); p.at(later) != 0 {
+	p.record(Instant(ms), 1, 3)
+	p.record(Instant(2*ms), 2, 3)
+	later := Instant(3*ms + windowStale)
+	if p.record(later, 3, 3); p.at(later) != 0 {
 		t.Errorf("the pace is %v after one result", p.at(later))
+	}
+}
+
+// One model that always takes longer than its profile says has a wrong profile; it
+// does not make the device slow for others.
+func TestAWrongProfileIsNoSlowDevice(t *testing.T) {
+	var p pace
+	now := Instant(time.Second)
+	record := func(model ModelID, ratio float64) {
+		now = now.Add(ms)
+		p.record(now, model, ratio)
+	}
+	for range 10 {
+		record(1, 3)
+	}
+	if p.at(now) != 3 {
+		t.Errorf("the pace is %v, and nothing else is known of the device", p.at(now))
+	}
+	record(2, 1)
+	record(2, 1)
+	for range 10 {
+		record(1, 3)
+	}
+	if p.at(now) != 0 {
+		t.Errorf("the pace is %v, although another model takes what it should", p.at(now))
 	}
 }
 

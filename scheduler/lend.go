@@ -9,7 +9,7 @@ func (p *core) lend(worker string, index, pages int) {
 		return
 	}
 	d := p.workers[i].devices[index]
-	d.lending = max(0, pages)
+	d.lending = min(max(0, pages), d.pages)
 	p.lends = true
 	d.lent = min(d.lent, d.lending)
 	p.placing = true

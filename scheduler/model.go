@@ -48,6 +48,10 @@ type model struct {
 	orphaned Instant
 	// changed: it is in core.changed. cold: it is in core.cold.
 	changed, cold bool
+	// obliged is when a batch of it last had requests without a deadline: only from
+	// then on the others' patience counts, so that a backlog of them does not become
+	// due as a whole.
+	obliged Instant
 	// missed is when a request of each rank was last too late, or given up.
 	missed [ranks]Instant
 	// warm: wanted on so many devices although nothing waits.

@@ -15,9 +15,9 @@ import (
 // without them it can be so much fuller. So under overload the devices run full
 // batches, of requests that are answered in time.
 //
-// Requests are ranked: those of tenants that have had less than their share of the
-// devices go first, then those of a higher priority. A lower rank is given up
-// before a higher one, and fills the batches of a higher one up.
+// Requests are ranked: first those of tenants that have had no more than their share
+// of the devices, then by priority. A rank is given up before a higher one, and a
+// batch is made of the highest first; lower ones fill it up.
 type orrery struct {
 	options []option // scratch
 	more    bool     // there may be others that the device could run
@@ -96,12 +96,18 @@ func (o *orrery) explain(p *core, x *option, dense bool) {
 	}
 	p.options.Explain(fmt.Sprintf("model %d %s (%d of %d rows)", x.place.model.ID, why, x.batch.rows, x.place.model.rows))
 	for i := range o.options {
-		if y := &o.options[i]; y.out && y.batch.rows > 0 {
-			p.options.Explain(fmt.Sprintf("model %d is left for now: not all can be in time, and its %d rows are the fewest for their time", y.place.model.ID, y.batch.rows))
+		y := &o.options[i]
+		if !y.out || y.batch.rows == 0 {
+			continue
 		}
+		least := fmt.Sprintf("it does least for its time, with a batch of %d", y.batch.rows)
+		if y.rank() > x.rank() {
+			least = "it is of a lower rank"
+		}
+		p.options.Explain(fmt.Sprintf("model %d is left for now: not all can be in time, and %s", y.place.model.ID, least))
 	}
 	if n := x.batch.parts[0].from; n > 0 {
-		p.options.Explain(fmt.Sprintf("without the first %d requests of model %d the batch is fuller", n, x.place.model.ID))
+		p.options.Explain(fmt.Sprintf("the batch of model %d is fuller without its first: %d given up", x.place.model.ID, n))
 	}
 }
 

@@ -26,10 +26,33 @@ func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 	if r.tenant.over && p.lastMiss != 0 && p.now.Sub(p.lastMiss) < shareMemory {
 		r.rank += overShare
 	}
+	r.shift = shift(r)
 	if r.Deadline == 0 || !p.missedLately(r.model, ranks-1) {
 		return Completion{}, true
 	}
 	return o.makeWay(p, r)
+}
+
+// A request of a level above the default counts as due before its deadline, by a
+// share of the time that it has for each level; one below, and one of a tenant that
+// has had its share, after it. So it is answered sooner, but not one by one as they
+// come: that would make all batches small.
+const (
+	levelShift = 0.2
+	overShift  = 0.5
+)
+
+// shift is how much less urgent a request is than its deadline says.
+func shift(r *request) time.Duration {
+	if r.Deadline == 0 {
+		return 0
+	}
+	level, share := int(r.rank), 0.0
+	if level >= overShare {
+		level, share = level-overShare, overShift
+	}
+	share += levelShift * float64(level-defaultLevel)
+	return time.Duration(share * float64(r.Deadline.Sub(r.Arrived)))
 }
 
 // cost is the device time that a request takes in a full batch, on the fastest

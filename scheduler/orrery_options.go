@@ -90,12 +90,16 @@ func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
 	return true
 }
 
-// queueOf is the queue of a model that goes first, of those with a request in time.
+// queueOf is the queue of the first rank that has a request in time, and of these
+// the most urgent.
 func (o *orrery) queueOf(p *core, pl *place) (best *queue) {
 	var least Instant
 	for _, q := range pl.model.queues {
+		if best != nil && q.rank > best.rank {
+			continue
+		}
 		if r := p.firstInTime(pl, q); r != nil {
-			if key := p.key(r); best == nil || key < least {
+			if key := p.key(r); best == nil || q.rank < best.rank || key < least {
 				best, least = q, key
 			}
 		}

@@ -119,7 +119,7 @@ func (p *core) readmit(in func(*model, *queue) bool) {
 		p.dequeue(r)
 	}
 	for _, r := range waiting {
-		r.rank, r.bound = 0, nil
+		r.rank, r.shift, r.bound = 0, 0, nil
 		p.admit(r)
 	}
 }

@@ -25,6 +25,8 @@ type request struct {
 	waits, over bool
 	// rank: requests of a lower one go first, as far as the strategy ranks.
 	rank uint8
+	// shift is by how much it is less urgent than its deadline says; below 0: more.
+	shift time.Duration
 	// bound is the only device that is to run it; nil: any.
 	bound *device
 	// tenant is whose it is; nil: the strategy does not ask.
@@ -37,7 +39,7 @@ func (r *request) urgency(age time.Duration) Instant {
 	if r.Deadline != 0 {
 		return r.Deadline
 	}
-	return r.Arrived.Add(age)
+	return max(r.Arrived, r.model.obliged).Add(age)
 }
 
 // queue holds the waiting requests of one model, shape class, rank and device
@@ -63,8 +65,15 @@ func (q *queue) list(r *request) *[]*request {
 	return &q.loose
 }
 
-func byUrgency(a, b *request) int {
-	return cmp.Or(cmp.Compare(a.urgency(0), b.urgency(0)), cmp.Compare(a.seq, b.seq))
+// inList is the order of either list.
+func inList(a, b *request) int {
+	if a.Deadline != b.Deadline {
+		return cmp.Compare(a.Deadline, b.Deadline)
+	}
+	if a.Deadline == 0 && a.Arrived != b.Arrived {
+		return cmp.Compare(a.Arrived, b.Arrived)
+	}
+	return cmp.Compare(a.seq, b.seq)
 }
 
 func (q *queue) add(r *request) {
@@ -73,8 +82,8 @@ func (q *queue) add(r *request) {
 		q.compact(l)
 	}
 	i := len(*l)
-	if i > 0 && byUrgency((*l)[i-1], r) > 0 {
-		i, _ = slices.BinarySearchFunc(*l, r, byUrgency)
+	if i > 0 && inList((*l)[i-1], r) > 0 {
+		i, _ = slices.BinarySearchFunc(*l, r, inList)
 	}
 	*l = slices.Insert(*l, i, r)
 }
@@ -96,7 +105,7 @@ func (q *queue) compact(l *[]*request) {
 
 func (q *queue) remove(r *request) {
 	l := q.list(r)
-	if i, ok := slices.BinarySearchFunc(*l, r, byUrgency); ok {
+	if i, ok := slices.BinarySearchFunc(*l, r, inList); ok {
 		*l = cut(*l, i, i+1)
 	}
 }

@@ -171,15 +171,12 @@ func (p *core) enqueue(r *request) {
 	p.lacksWeights(m)
 }
 
-// rankShift leaves the lower bits of a key to instants of up to eighteen years.
-const rankShift = 59
-
 // ranks is how many ranks of requests there are.
 const ranks = 16
 
-// key orders the heads of models: by rank, then by urgency.
+// key orders the heads of models: by urgency, which the strategy may have shifted.
 func (p *core) key(r *request) Instant {
-	return Instant(r.rank)<<rankShift | min(r.urgency(p.options.BestEffortAge), 1<<rankShift-1)
+	return r.urgency(p.options.BestEffortAge).Add(r.shift)
 }
 
 // lessWaits keeps the accounts of a model that has fewer waiting requests.
@@ -257,7 +254,7 @@ func (p *core) again(r *request, started bool) {
 	case r.rows > r.model.batchRows():
 		p.complete(r, Completion{Reason: Rejected})
 	default:
-		r.rank, r.bound, r.tenant = 0, nil, nil
+		r.rank, r.shift, r.bound, r.tenant = 0, 0, nil, nil
 		p.admit(r) // and if it is too late by now, this step will say so
 	}
 }

@@ -124,7 +124,7 @@ func (p *core) measured(pl *place, rows int, engine time.Duration) {
 	d := pl.device
 	was := d.pace.factor
 	if profiled := pl.timing.profiledTime(rows); profiled > 0 {
-		d.pace.record(p.now, float64(engine)/float64(profiled))
+		d.pace.record(p.now, pl.model.ID, float64(engine)/float64(profiled))
 	}
 	if d.pace.factor > 0 {
 		p.slow = p.now

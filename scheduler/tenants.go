@@ -21,6 +21,9 @@ const (
 	// greed is how much more than the mean of what all have had a tenant may ask for
 	// before it is served last: those that all ask for about the same are equal.
 	greed = 1.25
+	// tenantsKnown is how many there are at most: names are free, and memory is not.
+	// Further ones share with the nameless.
+	tenantsKnown = 10_000
 	// sharesLast is how long the shares are not computed anew.
 	sharesLast = 10 * time.Millisecond
 )
@@ -45,6 +48,9 @@ type tenants struct {
 // of is the tenant of that name; one that was not there for a while is new.
 func (t *tenants) of(now Instant, name string) *tenant {
 	if t.last == nil || t.last.name != name {
+		if t.byName[name] == nil && len(t.all) >= tenantsKnown {
+			name = ""
+		}
 		if t.last = t.byName[name]; t.last == nil {
 			if t.byName == nil {
 				t.byName = make(map[string]*tenant)

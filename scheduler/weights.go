@@ -450,14 +450,16 @@ func (p *core) loss(pl *place) int {
 	return int(math.Ceil(math.Log2(rows)))
 }
 
-// copiesNeeded is on how many devices a model has to be for what is asked of it, in
-// full batches, if they are like that of the place.
+// copiesNeeded is on how many devices a model has to be for what is asked of it, if
+// they are like that of the place. It reckons with small batches: when a model is on
+// too few devices the others can't help it, and full batches can't be relied on where
+// many models share a device.
 func (p *core) copiesNeeded(pl *place) int {
 	if !pl.timing.profiled {
 		return 0
 	}
-	full := pl.model.batchRows()
-	each := pl.execution(p.now, full).Seconds() / float64(full)
+	small := max(1, pl.model.batchRows()/16)
+	each := pl.execution(p.now, small).Seconds() / float64(small)
 	busy := pl.model.demand.now(p.now) / demandMemory.Seconds() * each
 	return 1 + int(busy/copyShare)
 }

@@ -177,3 +177,25 @@ func TestAFarWorkerIsKeptBusy(t *testing.T) {
 		t.Errorf("goodput is %.3f of the ceiling, and %d are late", got, r.Total.Late)
 	}
 }
+
+// Requests without a deadline use what is left, also when there have been too many of
+// them for long.
+func TestBestEffortUsesWhatIsLeft(t *testing.T) {
+	s := standard(1, 2)
+	s.Duration = 80 * time.Second
+	s.Workloads = []Workload{
+		{Name: "timed", Models: []int{0}, SLO: 100 * time.Millisecond, Arrivals: Poisson{200}},
+		{Name: "best effort", Models: []int{1}, Arrivals: Poisson{700}},
+	}
+	r, err := Run(s, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timed, rest := r.Workloads[0], r.Workloads[1]
+	if timed.Attainment < 0.999 {
+		t.Errorf("%.4f of those with a deadline are in time: %v", timed.Attainment, timed.Reasons)
+	}
+	if rest.GoodputPerSecond < 200 || rest.Latency.P99 < 30_000 {
+		t.Errorf("best effort gets %.0f/s, p99 %.0f ms: the backlog is none", rest.GoodputPerSecond, rest.Latency.P99)
+	}
+}

@@ -11,14 +11,22 @@ import (
 // BenchmarkPolicy is what a request costs, with its share of results: the policy's
 // own time, for events that have been recorded before. All weights that fit are
 // resident; models are equally popular, arrivals Poisson, SLO 100 ms. Requests
-// come one a step, as on a leader that is not busy.
+// come one a step, as on a leader that is not busy. "Mixed" ones are of four tenants
+// and three priorities.
 func BenchmarkPolicy(b *testing.B) {
 	for _, size := range []struct{ models, devices int }{
 		{4, 1}, {100, 10}, {1000, 100}, {10_000, 100}, {1000, 1000}, {10_000, 1000},
 	} {
-		for _, load := range []int{80, 200} {
-			b.Run(fmt.Sprintf("%d models, %d devices, %d %%", size.models, size.devices, load), func(b *testing.B) {
-				r := record(size.models, size.devices, float64(load)/100, max(200_000, 400*size.devices))
+		for _, kind := range []struct {
+			load  int
+			mixed bool
+		}{{80, false}, {80, true}, {200, false}, {200, true}} {
+			name := fmt.Sprintf("%d models, %d devices, %d %%", size.models, size.devices, kind.load)
+			if kind.mixed {
+				name += " mixed"
+			}
+			b.Run(name, func(b *testing.B) {
+				r := record(size.models, size.devices, float64(kind.load)/100, kind.mixed, max(200_000, 400*size.devices))
 				b.ReportAllocs()
 				b.ResetTimer()
 				done := 0
@@ -74,9 +82,12 @@ func (r *results) Pop() any {
 
 // record plays so many requests to the policy orrery, on devices that take what is
 // expected of them.
-func record(models, devices int, load float64, requests int) *recording {
+func record(models, devices int, load float64, mixed bool, requests int) *recording {
 	const fit = 196
-	tenants := []string{"a", "b", "c", "d"}
+	tenants, priorities := []string{""}, 1
+	if mixed {
+		tenants, priorities = []string{"a", "b", "c", "d"}, 3
+	}
 	r := &recording{state: resnets(devices, models, 7*fit), requests: requests}
 	for i := range r.state.Workers {
 		d := &r.state.Workers[i].Devices[0]
@@ -115,7 +126,7 @@ func record(models, devices int, load float64, requests int) *recording {
 			sent++
 			events = append(events, Submit{&Request{ID: RequestID(sent), Model: ModelID(1 + rng.IntN(models)),
 				Rows: 1, Arrived: now, Deadline: now.Add(100 * ms),
-				Tenant: tenants[rng.IntN(len(tenants))], Priority: uint64(rng.IntN(3))}})
+				Tenant: tenants[rng.IntN(len(tenants))], Priority: uint64(rng.IntN(priorities))}})
 			next = next.Add(max(1, time.Duration(rng.ExpFloat64()/rate*1e9)))
 		}
 		out.Reset()

@@ -12,7 +12,11 @@ type fading struct {
 }
 
 func (f *fading) add(now Instant, x float64, memory time.Duration) {
-	f.sum, f.at = f.now(now, memory)+x, now
+	// Within a small part of the memory nothing fades to speak of.
+	if now.Sub(f.at) > memory/64 {
+		f.sum, f.at = f.now(now, memory), now
+	}
+	f.sum += x
 }
 
 func (f *fading) now(now Instant, memory time.Duration) float64 {

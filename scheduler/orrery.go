@@ -150,22 +150,19 @@ func (o *orrery) first(p *core, start Instant) int {
 	return -1
 }
 
-// relaxed says that all options could be answered one after the other before the
-// deadline of the most urgent, so that nothing has to be given up.
+// relaxed says that full batches of all options could be answered one after the
+// other before the deadline of the most urgent, so that nothing has to be given up.
 func (o *orrery) relaxed(p *core, best int, start Instant) bool {
-	x := &o.options[best]
-	if len(x.place.model.queues) > 1 {
-		return false
-	}
-	if x.batch.minDeadline == 0 || len(o.options) == 1 {
+	end := o.options[best].batch.minDeadline
+	if end == 0 || len(o.options) == 1 && len(o.options[best].place.model.queues) == 1 {
 		return true
 	}
-	at := start.Add(x.share)
-	for i := best + 1; i < len(o.options) && at <= x.batch.minDeadline; i++ {
+	at := start
+	for i := best; i < len(o.options) && at <= end; i++ {
 		pl := o.options[i].place
 		at = at.Add(pl.execution(p.now, pl.model.batchRows()) / time.Duration(max(1, pl.model.present)))
 	}
-	return at <= x.batch.minDeadline
+	return at <= end
 }
 
 // leave gives up the requests that a batch has passed over to be fuller. They would
@@ -197,7 +194,7 @@ func (o *orrery) spare(x *option, chosen int, start Instant, share float64) Inst
 	by, at := never, start.Add(x.share)
 	for i := range o.options {
 		y := &o.options[i]
-		if i == chosen || y.out || y.rank() > x.rank() || y.batch.minDeadline == 0 {
+		if i == chosen || y.out || y.batch.used == 0 || y.rank() > x.rank() || y.batch.minDeadline == 0 {
 			continue
 		}
 		at = at.Add(y.share)

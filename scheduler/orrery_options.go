@@ -35,19 +35,19 @@ func (x *option) density() float64 { return float64(x.batch.rows) / float64(x.ba
 func (o *orrery) gather(p *core, d *device) {
 	// Few may not run although they wait, so that looking at the keys alone, which
 	// lie side by side, will mostly do.
-	if !o.gatherIf(p, d, func(*place) bool { return true }) {
+	if !o.gatherIf(p, d, nil) {
 		o.gatherIf(p, d, p.mayRun)
 	}
 }
 
-// gatherIf does so among those that may; ok: all that it found may run.
+// gatherIf does so among those that may, nil: all; ok: all that it found may run.
 func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
 	n := 0
 	var keys [lookahead]Instant
 	var places [lookahead]*place
 	worst := never
 	add := func(pl *place, key Instant) {
-		if !may(pl) {
+		if may != nil && !may(pl) {
 			return
 		}
 		i := n

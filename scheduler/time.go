@@ -87,14 +87,14 @@ func (p *core) expire(m *model) {
 
 // firstExpiry is when the first waiting request of a model is too late.
 func (p *core) firstExpiry(m *model) (first Instant) {
+	if !m.mixed {
+		return p.firstExpiryOfHeads(m)
+	}
 	consider := func(timed []*request) {
 		for _, r := range timed {
 			if r.Deadline != 0 {
 				if at := p.lateAt(r); first == 0 || at < first {
 					first = at
-				}
-				if !m.mixed {
-					return
 				}
 			}
 		}
@@ -104,6 +104,26 @@ func (p *core) firstExpiry(m *model) (first Instant) {
 		consider(q.timed)
 	}
 	return first
+}
+
+// firstExpiryOfHeads is for requests of one row each: the first deadline decides.
+func (p *core) firstExpiryOfHeads(m *model) Instant {
+	var first *request
+	for _, r := range m.suspects {
+		if r.Deadline != 0 {
+			first = r
+			break
+		}
+	}
+	for _, q := range m.queues {
+		if len(q.timed) > 0 && (first == nil || q.timed[0].Deadline < first.Deadline) {
+			first = q.timed[0]
+		}
+	}
+	if first == nil {
+		return 0
+	}
+	return p.lateAt(first)
 }
 
 // changedModel has the alarm of a model set at the end of the step.

@@ -101,7 +101,7 @@ func (d *demanded) now(now Instant) float64 { return d.fading.now(now, demandMem
 // with their number.
 const (
 	lookEvery = 5 * time.Millisecond
-	lookAt    = 64
+	lookAt    = 32
 )
 
 // placeWeights loads the weights that waiting requests lack.

@@ -22,7 +22,7 @@ type orrery struct {
 	options []option // scratch
 	more    bool     // there may be others that the device could run
 	tenants tenants
-	paces   []servicePace // by slot of the model
+	rates   []serviceRate // by slot of the model
 }
 
 // haste is how much of a request's time may pass for the sake of tenants that have
@@ -31,8 +31,8 @@ const haste = 0.65
 
 // sent implements strategy.
 func (o *orrery) sent(p *core, a *action) {
-	s := o.pace(a.place.model)
-	s.rows.add(p.now, float64(a.Rows), paceMemory)
+	s := o.rate(a.place.model)
+	s.rows.add(p.now, float64(a.Rows), rateMemory)
 	s.sent = p.now
 	for _, r := range a.batch {
 		if r.tenant != nil {
@@ -43,6 +43,8 @@ func (o *orrery) sent(p *core, a *action) {
 
 func (o *orrery) spreads() bool { return true }
 
+// choose implements strategy. When it makes a batch without a model's most urgent
+// requests it gives these up, as a part of the decision.
 func (o *orrery) choose(p *core, d *device) (*place, batch) {
 	o.gather(p, d)
 	start := p.begins(d)

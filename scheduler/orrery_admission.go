@@ -63,20 +63,20 @@ func (p *core) cost(r *request) time.Duration {
 	return full * time.Duration(r.rows) / time.Duration(most)
 }
 
-// servicePace is how fast a model's requests are being run.
-type servicePace struct {
+// serviceRate is how fast a model's requests are being run.
+type serviceRate struct {
 	rows fading  // that were sent
 	sent Instant // when the last batch was
 }
 
-// paceMemory is how long what was sent counts.
-const paceMemory = 500 * time.Millisecond
+// rateMemory is how long what was sent counts.
+const rateMemory = 500 * time.Millisecond
 
-func (o *orrery) pace(m *model) *servicePace {
-	for int(m.slot) >= len(o.paces) {
-		o.paces = append(o.paces, servicePace{})
+func (o *orrery) rate(m *model) *serviceRate {
+	for int(m.slot) >= len(o.rates) {
+		o.rates = append(o.rates, serviceRate{})
 	}
-	return &o.paces[m.slot]
+	return &o.rates[m.slot]
 }
 
 // makeWay is for a request of a model that misses deadlines. Once more is waiting, with
@@ -90,8 +90,8 @@ func (o *orrery) makeWay(p *core, r *request) (Completion, bool) {
 	if m.timed < 2*most {
 		return Completion{}, true
 	}
-	s := o.pace(m)
-	rate := s.rows.now(p.now, paceMemory) / paceMemory.Seconds() // rows a second
+	s := o.rate(m)
+	rate := s.rows.now(p.now, rateMemory) / rateMemory.Seconds() // rows a second
 	left := r.Deadline.Sub(p.now).Seconds()
 	if float64(m.timed) < float64(2*most)+1.5*rate*left {
 		return Completion{}, true

@@ -60,7 +60,8 @@ func (p *core) fillOne(pl *place, q *queue, from, mostRows int) (b batch) {
 }
 
 // fillUp adds requests of the other queues of ranks before one, the first rank
-// first, as long as the batch is answered by an instant.
+// first, as long as the batch is answered by an instant. Of a queue it takes the most
+// urgent ones, or those that leave time for a full batch if they are more.
 func (p *core) fillUp(pl *place, b *batch, mostRows int, before uint8, by Instant) {
 	start, m := p.begins(pl.device), pl.model
 	for len(m.queues) > 1 && b.used < batchParts && b.rows > 0 && b.rows < mostRows && m.Batched {
@@ -68,10 +69,22 @@ func (p *core) fillUp(pl *place, b *batch, mostRows int, before uint8, by Instan
 		if next == nil || next.rank >= before {
 			return
 		}
-		least := start.Add(pl.execution(p.now, b.rows+1))
-		if p.fillFrom(pl, b, start, next, next.since(least), mostRows, by) == 0 {
+		with := *b
+		from := next.since(start.Add(pl.execution(p.now, b.rows+1)))
+		p.fillFrom(pl, &with, start, next, from, mostRows, by)
+		if with.rows < mostRows {
+			younger := *b
+			if i := next.since(start.Add(pl.execution(p.now, mostRows))); i > from {
+				p.fillFrom(pl, &younger, start, next, i, mostRows, by)
+			}
+			if younger.rows > with.rows {
+				with = younger
+			}
+		}
+		if with.rows == b.rows {
 			return
 		}
+		*b = with
 	}
 }
 

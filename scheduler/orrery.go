@@ -25,9 +25,12 @@ type orrery struct {
 	rates   []serviceRate // by slot of the model
 }
 
-// haste is how much of a request's time may pass for the sake of tenants that have
-// had their share.
-const haste = 0.65
+// Lower ranks fill batches up as long as others of no lower rank are answered before
+// such a share of their time is over: less of it for tenants that have had theirs.
+const (
+	fillShare = 0.95
+	haste     = 0.65
+)
 
 // sent implements strategy.
 func (o *orrery) sent(p *core, a *action) {
@@ -178,16 +181,15 @@ func (o *orrery) leave(p *core, x *option) {
 }
 
 // fillUp adds requests of other ranks to a batch, as long as the options of no
-// lower rank than it can all be answered nevertheless. Those of tenants that have had
-// their share let them keep some of their time beyond that.
+// lower rank than it can all be answered nevertheless.
 func (o *orrery) fillUp(p *core, x *option, chosen int, start Instant) {
 	most := x.place.model.batchRows()
 	if x.rank() < overShare {
-		p.fillUp(x.place, &x.batch, most, overShare, o.spare(x, chosen, start, 1))
+		p.fillUp(x.place, &x.batch, most, overShare, o.spare(x, chosen, start, fillShare))
 		p.fillUp(x.place, &x.batch, most, ranks, o.spare(x, chosen, start, haste))
 		return
 	}
-	p.fillUp(x.place, &x.batch, most, ranks, o.spare(x, chosen, start, 1))
+	p.fillUp(x.place, &x.batch, most, ranks, o.spare(x, chosen, start, fillShare))
 }
 
 // spare is until when the device can be busy with one of its options so that the

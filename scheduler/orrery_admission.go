@@ -38,7 +38,7 @@ func (o *orrery) admit(p *core, r *request) (Completion, bool) {
 // has had its share, after it. So it is answered sooner, but not one by one as they
 // come: that would make all batches small.
 const (
-	levelShift = 0.2
+	levelShift = 0.4
 	overShift  = 0.5
 )
 

@@ -72,7 +72,7 @@ func (p *core) fillUp(pl *place, b *batch, mostRows int, before uint8, by Instan
 		with := *b
 		from := next.since(start.Add(pl.execution(p.now, b.rows+1)))
 		p.fillFrom(pl, &with, start, next, from, mostRows, by)
-		if with.rows < mostRows {
+		if with.rows < mostRows && from < len(next.timed) && with.leaves(next) {
 			younger := *b
 			if i := next.since(start.Add(pl.execution(p.now, mostRows))); i > from {
 				p.fillFrom(pl, &younger, start, next, i, mostRows, by)
@@ -86,6 +86,12 @@ func (p *core) fillUp(pl *place, b *batch, mostRows int, before uint8, by Instan
 		}
 		*b = with
 	}
+}
+
+// leaves says that the batch does not have all of a queue to its end.
+func (b *batch) leaves(q *queue) bool {
+	last := &b.parts[max(0, b.used-1)]
+	return last.queue != q || last.from+last.timed < len(q.timed)
 }
 
 // nextQueue is the queue of the first rank that goes with the batch and has not

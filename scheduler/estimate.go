@@ -243,8 +243,8 @@ func (p *pace) at(now Instant) float64 {
 	return p.factor
 }
 
-// roundTrip is the time that an action on an idle device spends outside of the
-// engine: on its way, in queues, on the way back. It is measured with each of
+// roundTrip is the time that an action on an idle engine, of execution or of
+// transfers, spends outside of it: on its way, in queues, on the way back. It is measured with each of
 // them.
 type roundTrip struct {
 	seed        time.Duration
@@ -312,7 +312,7 @@ func (r *roundTrip) back(now Instant) time.Duration {
 // jitter is by how much a result may be later, on its way, than the one before.
 func (r *roundTrip) jitter(now Instant) time.Duration {
 	if r.count < windowTrust {
-		return r.seed / 4
+		return r.lag(now) / 4
 	}
 	return max(0, min(r.lag(now), r.most)-r.least) / 2
 }

@@ -93,9 +93,9 @@ func TestLagAndJitterOfARoundTrip(t *testing.T) {
 		lag, jitter time.Duration
 	}{
 		{"nothing measured: what was said", nil, 0, seed, ms},
-		{"few, shorter: a twentieth more than what was said", repeat(4, ms), 0, seed + seed/20, ms},
-		{"one that is longer", []time.Duration{40 * ms}, 0, seed + seed/20, ms},
-		{"two that are", []time.Duration{40 * ms, 20 * ms}, 0, 21 * ms, ms},
+		{"few, shorter: a twentieth more than what was said", repeat(4, ms), 0, seed + seed/20, (seed + seed/20) / 4},
+		{"one that is longer", []time.Duration{40 * ms}, 0, seed + seed/20, (seed + seed/20) / 4},
+		{"two that are", []time.Duration{40 * ms, 20 * ms}, 0, 21 * ms, 21 * ms / 4},
 		{"five: what was said no longer counts", repeat(5, 2*ms), 0, 2100 * time.Microsecond, 0},
 		{"one outlier", append(repeat(9, 2*ms), 90*ms), 0, 2100 * time.Microsecond, 0},
 		{"half of what it varies by", append(repeat(9, 2*ms), 8*ms, 8*ms), 0, 8400 * time.Microsecond, 3 * ms},

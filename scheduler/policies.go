@@ -18,7 +18,7 @@ type Options struct {
 	// is longer: else the device has nothing to do meanwhile. Default 5 ms.
 	ScheduleAhead time.Duration
 	// NetworkLag is what the way to a worker and back takes, until it has been
-	// measured. Default 3 ms.
+	// measured. Too long a time would refuse what could measure it. Default 1 ms.
 	NetworkLag time.Duration
 	// BestEffortAge is how long after its arrival a request without a
 	// deadline ranks as one whose deadline is now. Default 30 s.
@@ -44,7 +44,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.ScheduleAhead = cmp.Or(o.ScheduleAhead, 5*time.Millisecond)
-	o.NetworkLag = cmp.Or(o.NetworkLag, 3*time.Millisecond)
+	o.NetworkLag = cmp.Or(o.NetworkLag, time.Millisecond)
 	o.BestEffortAge = cmp.Or(o.BestEffortAge, 30*time.Second)
 	o.NoWorkerGrace = cmp.Or(o.NoWorkerGrace, time.Second)
 	o.BackOff = cmp.Or(o.BackOff, 10*time.Millisecond)

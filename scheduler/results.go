@@ -24,6 +24,7 @@ func (p *core) finished(res *Result) {
 		a.place.running--
 		p.inferFinished(a, res)
 	case LoadWeights:
+		p.traveled(a.place.device.host, a, res)
 		a.place.device.transfer.remove(p.now, a, &a.place.device.host.trip)
 		a.place.device.loading--
 		p.loadFinished(a, res)

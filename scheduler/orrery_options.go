@@ -72,9 +72,10 @@ func (o *orrery) gatherIf(p *core, d *device, may func(*place) bool) (ok bool) {
 			}
 		}
 	} else {
+		all, resident := p.keys, d.resident[:len(d.slots)]
 		for i, slot := range d.slots {
-			if key := p.keys[slot]; key < worst {
-				add(d.resident[i], key)
+			if key := all[slot]; key < worst {
+				add(resident[i], key)
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func newWild(t *rapid.T) *wild {
 	w.pace = rapid.SampledFrom([]time.Duration{20 * ms, 20 * ms, 200 * ms}).Draw(t, "pace")
 	w.state = &State{}
 	w.poison = RequestID(rapid.IntRange(5, 200).Draw(t, "poison"))
-	w.models = ModelID(rapid.IntRange(1, 5).Draw(t, "models"))
+	w.models = ModelID(rapid.SampledFrom([]int{1, 2, 3, 4, 5, 5, 5, 20}).Draw(t, "models"))
 	var holds []ModelID
 	for id := ModelID(1); id <= w.models; id++ {
 		m, f := resnet(id, "a")

@@ -118,14 +118,16 @@ func TestPoisonousRequestTakesTwoWorkers(t *testing.T) {
 
 // Be it when it is loaded or when it runs.
 func TestModelThatAlwaysKillsTakesTwoWorkers(t *testing.T) {
-	for _, kind := range []Kind{LoadWeights, Infer} {
-		t.Run(kind.String(), func(t *testing.T) {
-			f := warmed(t, 4, 1, 2)
+	for _, test := range []struct {
+		kind   Kind
+		policy string
+	}{{LoadWeights, "edf"}, {Infer, "edf"}, {LoadWeights, "orrery"}, {Infer, "orrery"}} {
+		t.Run(test.kind.String()+", "+test.policy, func(t *testing.T) {
+			f := warmedFor(t, newNamed(test.policy, Options{}), 4, 1, 2)
 			f.fate = func(a Action) fakeFate {
-				return fakeFate{duration: trueTime(a), dies: a.Model == 3 && a.Kind == kind}
+				return fakeFate{duration: trueTime(a), dies: a.Model == 3 && a.Kind == test.kind}
 			}
 			m, profile := resnet(3, "V100")
-			m.MaxRows = 1 // or weights are planned for a full batch: see TestOneRequestLoadsOneCopy
 			f.models[3] = m
 			f.step(ModelAdded{&m}, ProfileChanged{&profile})
 			for _, name := range []string{"w1", "w2", "w3", "w4"} {
